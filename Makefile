@@ -1,0 +1,95 @@
+# All that a checkout needs on a machine with Python >= 3.10, git and make.
+# Environments are made once and again only when pyproject.toml changes (the stamp files say so).
+
+PYTHON ?= python3
+# What to pass on to pytest or a benchmark, e.g. make test ARGS="-k invite -x"
+ARGS ?=
+
+VENV := .venv
+LOWEST := .venv-lowest
+# The lowest versions are claimed for the oldest Python, so that one is tried first. Running it
+# tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
+LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
+	$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-lowest lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.host ## share a small model between two processes and chat with it
+	@$(VENV)/bin/qmt demo $(ARGS)
+
+test: lint ## lint, then the whole suite
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-lowest: $(LOWEST)/.installed ## the suite on the lowest versions that pyproject.toml claims
+	$(LOWEST)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.dev ## every benchmark, one after the other
+	@for script in benchmarks/*.py; do \
+		test -e "$$script" || { echo "benchmarks/ holds no script."; exit 1; }; \
+		echo "== $$script"; $(VENV)/bin/python "$$script" $(ARGS) || exit; \
+	done
+
+clean: ## remove the environments and everything else that can be made again
+	rm -rf $(VENV) $(LOWEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call make-environment,PYTHON,FOLDER). pip is renewed because groups need pip 25.1.
+define make-environment
+@$(1) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	echo "qmt-jupyter needs Python 3.10 or newer, and $(1) is not that." \
+		"Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+@$(1) -c 'import venv; from ensurepip import bootstrap' 2>/dev/null || { \
+	echo "$(1) cannot make virtual environments." \
+		"On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+rm -rf $(2)
+$(1) -m venv $(2)
+$(2)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+endef
+
+# $(call need-openmp,FOLDER). The engine's wheel takes OpenMP's runtime from the system, and a
+# bare container has none.
+define need-openmp
+@$(1)/bin/python -c 'import xllamacpp' 2>&1 | grep -q libgomp || exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		echo "The engine needs the system library libgomp: installing libgomp1."; \
+		apt-get -qq update && \
+			DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes libgomp1 >/dev/null; \
+	else \
+		echo "The engine needs the system library libgomp." \
+			"On Debian or Ubuntu: apt install libgomp1"; exit 1; \
+	fi
+endef
+
+$(VENV)/.made:
+	$(call make-environment,$(PYTHON),$(VENV))
+	@touch $@
+
+$(VENV)/.host: $(VENV)/.made pyproject.toml
+	@echo "Installing qmt-jupyter and its engine into $(VENV), once."
+	$(VENV)/bin/python -m pip install --quiet --editable '.[host]'
+	$(call need-openmp,$(VENV))
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.host
+	$(VENV)/bin/python -m pip install --quiet --group dev
+	@touch $@
+
+# uv because pip has no way of asking for the lowest versions. It is told to trust the
+# certificates that the system, and so pip, trusts.
+$(LOWEST)/.installed: pyproject.toml
+	$(call make-environment,$(LOWEST_PYTHON),$(LOWEST))
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --system-certs --python $(LOWEST) \
+		--resolution lowest-direct --editable '.[host]' --group test
+	$(call need-openmp,$(LOWEST))
+	@touch $@
