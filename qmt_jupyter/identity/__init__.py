@@ -1,0 +1,1 @@
+"""Who somebody is: keys, peer ids, invites and statements. Pure, but for the key files."""

@@ -1,0 +1,118 @@
+"""Links: ``qmt://mesh/join/TOKEN``, with optional hints that only save time.
+
+Hints stand in the URL query: ``a=IP:PORT`` (repeated) and ``r=RELAY_URL``. They are not signed
+and never trusted: a wrong or unreadable hint is dropped, and whoever answers must hold the key
+that the token names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ..errors import InviteMalformed
+from . import invite
+
+PREFIX = "qmt://mesh/join/"
+MAX_LINK = 4096
+MAX_ADDRESSES = 8
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Where the host was when the link was made: ``IP:PORT`` texts and a relay's URL."""
+
+    addresses: tuple[str, ...] = ()
+    relay: str | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A verified invite and the hints that came with it. Its repr does not show the token."""
+
+    invite: invite.Invite
+    hints: Hints
+
+    @property
+    def url(self) -> str:
+        """The whole link; whoever has it can use the invite."""
+        return write(self.invite, self.hints)
+
+
+def write(granted: invite.Invite, hints: Hints | None = None) -> str:
+    """The link of an invite, with hints if there are any."""
+    pairs = [("a", address) for address in (hints.addresses if hints else ())]
+    if hints and hints.relay:
+        pairs.append(("r", hints.relay))
+    # ":" and brackets are legal in a query; left readable they also make a smaller QR code.
+    query = f"?{urlencode(pairs, safe=':[]/')}" if pairs else ""
+    return f"{PREFIX}{granted.token_text()}{query}"
+
+
+def read(text: str) -> Link:
+    """Read a link, or a bare token, and verify the signature; no packet leaves the machine.
+
+    Raises :class:`~qmt_jupyter.errors.InviteMalformed` or
+    :class:`~qmt_jupyter.errors.InviteSignatureInvalid`. Expiry is the caller's to check.
+    """
+    cleaned = text.strip()
+    if not cleaned:
+        raise InviteMalformed("There is no link.")
+    if len(cleaned) > MAX_LINK:
+        raise InviteMalformed("This is too long for an invite link.")
+    if "://" not in cleaned:
+        return Link(invite.from_text(cleaned), Hints())
+    if not cleaned.startswith(PREFIX):
+        raise InviteMalformed(f"An invite link begins with {PREFIX}.")
+    rest = cleaned[len(PREFIX) :]
+    token, _, query = rest.partition("?")
+    return Link(invite.from_text(token), _read_hints(query))
+
+
+def _read_hints(query: str) -> Hints:
+    addresses: list[str] = []
+    relay: str | None = None
+    try:
+        pairs = parse_qsl(query, max_num_fields=32)
+    except ValueError:
+        return Hints()
+    for key, value in pairs:
+        if key == "a" and len(addresses) < MAX_ADDRESSES:
+            address = socket_address(value)
+            if address is not None and address not in addresses:
+                addresses.append(address)
+        elif key == "r" and relay is None:
+            relay = _relay_url(value)
+    return Hints(tuple(addresses), relay)
+
+
+def socket_address(text: str) -> str | None:
+    """``IP:PORT`` in canonical form if it is a usable unicast address, else None."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        return None
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    # IPv6 counts its loopback address among the reserved ones.
+    if (
+        address.is_multicast
+        or address.is_unspecified
+        or (address.is_reserved and not address.is_loopback)
+    ):
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return None if address.scope_id else f"[{address}]:{int(port)}"
+    return f"{address}:{int(port)}"
+
+
+def _relay_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = usable and parts.username is None and (parts.port or 1) > 0
+    except ValueError:
+        return None
+    return text if usable and len(text) <= 200 and text.isascii() else None

@@ -1,0 +1,98 @@
+"""Where files live, and what can be configured from outside.
+
+Environment: ``QMT_HOME`` moves every file, ``QMT_MODELS`` the model files alone (they are large);
+``QMT_INTERFACES`` restricts the network to some
+interfaces (comma-separated names or addresses, e.g. ``lo`` or ``127.0.0.1``; default: all);
+``QMT_INVITE`` may hold an invite link, so that it need not stand in a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from .errors import HomeNotWritable
+
+INVITE_VARIABLE = "QMT_INVITE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of one process, read once.
+
+    ``home`` is the directory of keys, models and records (0700). ``interfaces`` names what the
+    network may use: interface names or addresses; empty means every usable one.
+    """
+
+    home: Path
+    interfaces: tuple[str, ...] = field(default=())
+    models: Path | None = None
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the environment; nothing is created yet."""
+        home = os.environ.get("QMT_HOME")
+        models = os.environ.get("QMT_MODELS")
+        named = os.environ.get("QMT_INTERFACES", "")
+        return cls(
+            home=Path(home).expanduser() if home else platformdirs.user_data_path("qmt_jupyter"),
+            interfaces=tuple(part.strip() for part in named.split(",") if part.strip()),
+            models=Path(models).expanduser() if models else None,
+        )
+
+    @property
+    def host_dir(self) -> Path:
+        """The host's identity, lock and records."""
+        return self.home / "host"
+
+    @property
+    def guest_dir(self) -> Path:
+        """The guest's identity and remembered invites."""
+        return self.home / "guest"
+
+    @property
+    def models_dir(self) -> Path:
+        """Downloaded model files."""
+        return self.models or self.home / "models"
+
+
+def private_directory(path: Path) -> Path:
+    """Create ``path`` and its parents for this user alone (0700) and return it.
+
+    Raises :class:`~qmt_jupyter.errors.HomeNotWritable`.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o700)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(f"no write permission for {path}")
+    except OSError as error:
+        raise HomeNotWritable(f"{path} cannot be written ({error.strerror or error}).") from None
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically, readable by this user alone (0600).
+
+    Raises :class:`~qmt_jupyter.errors.HomeNotWritable`.
+    """
+    directory = private_directory(path.parent)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HomeNotWritable(f"{path} cannot be written ({error.strerror or error}).") from None
