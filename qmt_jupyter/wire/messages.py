@@ -1,0 +1,215 @@
+"""The messages of the exchange ``qmt/1``, typed and strict.
+
+Each is a MessagePack map with its kind under ``t``. Unknown kinds are refused; unknown fields of
+a known kind are ignored, so that a later release may add some. Sizes are bounded by the frame
+limits in :mod:`.frames` and by the annotations here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+import msgspec
+
+from .frames import FrameError, frame
+
+ALPN = b"qmt/1"
+VERSION = 1
+
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Sentence = Annotated[str, msgspec.Meta(max_length=2000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+JsonObject = dict[str, Any]
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """Base of all messages."""
+
+
+class ModelOffer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model that the host offers: its name, and its context in tokens (None: unknown)."""
+
+    name: Name
+    context: Count | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a membership may do: requests at once, and until when (seconds since 1970; 0: open)."""
+
+    concurrent: Count = 0
+    expires_at: Count = 0
+
+
+# Control stream, guest to host ----------------------------------------------------------------
+
+
+class Greeting(Message, frozen=True, tag="greeting"):
+    """First message of a guest. ``token`` is the whole invite, ``statement`` its identity's."""
+
+    version: Count
+    token: Annotated[bytes, msgspec.Meta(max_length=1024)]
+    statement: Annotated[bytes, msgspec.Meta(max_length=1024)]
+    software: Name = ""
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class Present(Message, frozen=True, tag="present"):
+    """A guest with a running request is still there; sent every two seconds."""
+
+
+# Control stream, host to guest ----------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The guest is admitted. ``mesh`` is the invite's mesh name."""
+
+    version: Count
+    membership: Name
+    models: Annotated[list[ModelOffer], msgspec.Meta(max_length=256)]
+    limits: Limits = Limits()
+    software: Name = ""
+
+
+class Refusal(Message, frozen=True, tag="refusal"):
+    """The guest is not admitted, or not any more. The connection closes after it."""
+
+    code: Name
+    sentence: Sentence
+    retry_after: float | None = None
+    version: Count = VERSION
+
+
+class Models(Message, frozen=True, tag="models"):
+    """The host's models changed."""
+
+    models: Annotated[list[ModelOffer], msgspec.Meta(max_length=256)]
+
+
+# Request stream, guest to host ----------------------------------------------------------------
+
+
+class Ask(Message, frozen=True, tag="ask"):
+    """One chat completion: ``body`` is an OpenAI request without ``stream``.
+
+    ``after`` is the last sequence number that the guest has of this request; 0 begins it.
+    """
+
+    id: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9-]+$")]
+    body: JsonObject
+    after: Count = 0
+
+
+# Request stream, host to guest ----------------------------------------------------------------
+
+
+class Queued(Message, frozen=True, tag="queued"):
+    """The request waits; ``position`` requests are served before it."""
+
+    position: Count
+
+
+class Started(Message, frozen=True, tag="started"):
+    """A slot took the request. The fields are common to all its chunks."""
+
+    id: Name
+    model: Name
+    created: Count
+
+
+class Delta(Message, frozen=True, tag="delta"):
+    """A piece of the answer: ``choices`` of an OpenAI chunk. ``seq`` counts from 1 by ones."""
+
+    seq: Count
+    choices: list[JsonObject]
+
+
+class Usage(Message, frozen=True, tag="usage"):
+    """What the answer took: OpenAI's usage object, and the engine's timings where it has any."""
+
+    usage: JsonObject
+    timings: JsonObject | None = None
+
+
+class Done(Message, frozen=True, tag="done"):
+    """The answer is complete."""
+
+    finish_reason: Name
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """The request was refused, or ended without a whole answer."""
+
+    code: Name
+    sentence: Sentence
+    retry_after: float | None = None
+
+
+class Beat(Message, frozen=True, tag="beat"):
+    """Nothing new, and still here; at least every second while a request runs."""
+
+
+FromGuest = Union[Greeting, Present]  # noqa: UP007  (msgspec reads the union at run time)
+ToGuest = Union[Welcome, Refusal, Models]  # noqa: UP007
+Reply = Union[Queued, Started, Delta, Usage, Done, Failed, Beat]  # noqa: UP007
+Final = (Done, Failed)
+
+
+class _Envelope(msgspec.Struct):
+    t: str
+    version: Count = VERSION
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelope = msgspec.msgpack.Decoder(_Envelope)
+_from_guest = msgspec.msgpack.Decoder(FromGuest)
+_to_guest = msgspec.msgpack.Decoder(ToGuest)
+_ask = msgspec.msgpack.Decoder(Ask)
+_reply = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Message) -> bytes:
+    """A message as one whole frame."""
+    return frame(_encoder.encode(message))
+
+
+def encoded_size(value: JsonObject) -> int:
+    """How many bytes ``value`` takes in a frame. TypeError where it holds what JSON does not."""
+    return len(_encoder.encode(value))
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
+    try:
+        return decoder.decode(payload)
+    # ValueError covers msgspec's errors, bad UTF-8 and times out of range.
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise FrameError(f"not a message: {type(error).__name__}") from None
+
+
+def peer_version(payload: bytes) -> int:
+    """The version that a greeting, welcome or refusal declares, readable across versions."""
+    envelope: _Envelope = _decode(_envelope, payload)
+    return envelope.version
+
+
+def decode_from_guest(payload: bytes) -> FromGuest:
+    """A guest's message on the control stream. Raises :class:`~.frames.FrameError`."""
+    message: FromGuest = _decode(_from_guest, payload)
+    return message
+
+
+def decode_to_guest(payload: bytes) -> ToGuest:
+    """A host's message on the control stream. Raises :class:`~.frames.FrameError`."""
+    message: ToGuest = _decode(_to_guest, payload)
+    return message
+
+
+def decode_ask(payload: bytes) -> Ask:
+    """A guest's request. Raises :class:`~.frames.FrameError`."""
+    message: Ask = _decode(_ask, payload)
+    return message
+
+
+def decode_reply(payload: bytes) -> Reply:
+    """A host's message on a request stream. Raises :class:`~.frames.FrameError`."""
+    message: Reply = _decode(_reply, payload)
+    return message
