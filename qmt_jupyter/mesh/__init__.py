@@ -1,0 +1,1 @@
+"""Finding and reaching a peer: the endpoint, the local network, and both of them raced."""

@@ -1,0 +1,117 @@
+"""A stream as a sequence of frames, in and out.
+
+Outgoing frames that are ready together travel together: while one write is under way the next
+ones gather, and go out as one. On a stream that has said a lot they gather for ``pause`` seconds
+more, because each write costs both ends a fixed share of a processor that the model could use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import anyio
+
+from ..wire.frames import FrameDecoder, FrameError
+from .endpoint import Stream, TransportError
+
+HIGH_WATER = 256 * 1024
+EAGER_WRITES = 8
+
+
+class Channel:
+    """Frames over one stream. Owned by one task for reading; any task may post."""
+
+    def __init__(self, stream: Stream, limit: int, *, pause: float = 0.0) -> None:
+        self._stream = stream
+        self._decoder = FrameDecoder(limit)
+        self._arrived: deque[bytes] = deque()
+        self._outgoing: list[bytes] = []
+        self._outgoing_size = 0
+        self._pause = pause
+        self._writes = 0
+        self._hurry = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self.broken = False
+
+    # In ------------------------------------------------------------------------------------
+
+    async def receive(self) -> bytes | None:
+        """The next frame's payload, or None when the peer has ended the stream.
+
+        Raises :class:`~qmt_jupyter.wire.frames.FrameError` for bytes that are no frames and
+        :class:`~.endpoint.TransportError` when the stream was reset or the connection lost.
+        """
+        while not self._arrived:
+            data = await self._stream.read()
+            if not data:
+                if self._decoder.mid_frame:
+                    raise FrameError("the stream ended within a frame")
+                return None
+            self._arrived.extend(self._decoder.feed(data))
+        return self._arrived.popleft()
+
+    def set_limit(self, limit: int) -> None:
+        """Another limit for frames from here on."""
+        self._decoder.limit = limit
+
+    # Out -----------------------------------------------------------------------------------
+
+    def post(self, frame: bytes) -> None:
+        """Send a frame soon, in order. Never waits; on a broken stream it is dropped."""
+        if self.broken:
+            return
+        self._outgoing.append(frame)
+        self._outgoing_size += len(frame)
+        if self._outgoing_size > HIGH_WATER:
+            self._drained.clear()
+        if self._pump is None:
+            self._pump = asyncio.ensure_future(self._write_all())
+
+    async def _write_all(self) -> None:
+        try:
+            while self._outgoing:
+                data = self._outgoing[0] if len(self._outgoing) == 1 else b"".join(self._outgoing)
+                self._outgoing.clear()
+                self._outgoing_size = 0
+                self._drained.set()
+                await self._stream.write(data)
+                self._writes += 1
+                if self._pause and self._writes > EAGER_WRITES and not self._hurry.is_set():
+                    with anyio.move_on_after(self._pause):
+                        await self._hurry.wait()
+        except TransportError:
+            self._break()
+        finally:
+            self._pump = None
+
+    def _break(self) -> None:
+        self.broken = True
+        self._outgoing.clear()
+        self._drained.set()
+
+    async def drain(self) -> None:
+        """Wait while the peer is slower than what was posted."""
+        await self._drained.wait()
+
+    async def flush(self) -> None:
+        """Send what was posted without gathering more, and wait until the transport has it."""
+        self._hurry.set()
+        while self._pump is not None:
+            await asyncio.wait([self._pump])
+        self._hurry.clear()
+
+    async def finish(self) -> None:
+        """Flush, then say that nothing more will be sent."""
+        await self.flush()
+        await self._stream.finish()
+
+    async def abort(self, code: int = 0) -> None:
+        """Drop what is unsent and give up both directions."""
+        self._break()
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+        await self._stream.abort(code)

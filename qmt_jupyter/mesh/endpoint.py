@@ -1,0 +1,259 @@
+"""The transport: QUIC connections between Ed25519 keys, through iroh.
+
+The one module that knows iroh. An endpoint's key is its identity: whoever answers a connection
+holds the key that was asked for, and :attr:`Connection.peer_key` is authenticated by TLS. All
+calls belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import anyio
+from iroh import iroh_ffi as iroh
+
+from ..errors import ConfigurationError, PortInUse
+from .addresses import Reach
+
+CLOSE_NORMAL = 0
+CLOSE_REFUSED = 1
+CLOSE_PROTOCOL = 2
+CLOSE_STOPPED = 3
+
+HANDSHAKE_DEADLINE = 5.0
+CLOSE_DEADLINE = 1.0
+MAX_HANDSHAKES = 64
+
+
+class TransportError(Exception):
+    """A connection or stream failed; the message is for logs, not for users."""
+
+
+class AlpnMismatch(TransportError):
+    """The peer is there but does not speak this exchange."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """How packets travel now: directly or over a relay, and the round trip in milliseconds."""
+
+    direct: bool
+    address: str
+    rtt_ms: float
+
+
+class Stream:
+    """One bidirectional QUIC stream."""
+
+    def __init__(self, stream: iroh.BiStream) -> None:
+        self._send = stream.send()
+        self._receive = stream.recv()
+
+    async def read(self, limit: int = 64 * 1024) -> bytes:
+        """Up to ``limit`` bytes, ``b""`` at the end. One reader, never cancelled in mid-frame."""
+        try:
+            return bytes(await self._receive.read(limit))
+        except iroh.IrohError as error:
+            raise TransportError(error.message()) from None
+
+    async def write(self, data: bytes) -> None:
+        """Send all of ``data``; waits while the peer takes no more."""
+        try:
+            await self._send.write_all(data)
+        except iroh.IrohError as error:
+            raise TransportError(error.message()) from None
+
+    async def finish(self) -> None:
+        """Say that nothing more will be sent; a stream that is already gone is fine."""
+        try:
+            await self._send.finish()
+        except iroh.IrohError:
+            return
+
+    async def abort(self, code: int = CLOSE_NORMAL) -> None:
+        """Give up both directions at once; a stream that is already gone is fine."""
+        for action in (self._send.reset, self._receive.stop):
+            try:
+                await action(code)
+            except iroh.IrohError:
+                continue
+
+
+class Connection:
+    """An encrypted connection to the holder of ``peer_key``."""
+
+    def __init__(self, connection: iroh.Connection) -> None:
+        self._connection = connection
+        self.peer_key: bytes = bytes(connection.remote_id().to_bytes())
+
+    async def open_stream(self) -> Stream:
+        """A new stream to the peer."""
+        try:
+            return Stream(await self._connection.open_bi())
+        except iroh.IrohError as error:
+            raise TransportError(error.message()) from None
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the peer opens."""
+        try:
+            return Stream(await self._connection.accept_bi())
+        except iroh.IrohError as error:
+            raise TransportError(error.message()) from None
+
+    def allow_streams(self, count: int) -> None:
+        """How many streams the peer may have open at once."""
+        self._connection.set_max_concurrent_bi_streams(count)
+        self._connection.set_max_concurrent_uni_streams(0)
+
+    def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Close at once; both sides' streams end."""
+        self._connection.close(code, reason.encode()[:200])
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended, for whatever reason."""
+        return self._connection.close_reason() is not None
+
+    async def wait_closed(self) -> None:
+        """Return when the connection has ended, for whatever reason."""
+        await self._connection.closed()
+
+    @property
+    def path(self) -> Path | None:
+        """The path in use, or None before there is one."""
+        for each in self._connection.paths():
+            if each.is_selected:
+                return Path(
+                    direct=not each.is_relay,
+                    address=each.remote_addr,
+                    rtt_ms=float(self._connection.rtt() or each.rtt_ms),
+                )
+        return None
+
+
+class _Bind(iroh.Preset):  # type: ignore[misc]  # iroh ships no types
+    """Binds exactly the addresses asked for, and contacts nobody."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self._addresses = addresses
+
+    def apply(self, builder: iroh.EndpointBuilder) -> None:
+        builder.apply_minimal()
+        builder.relay_mode(iroh.RelayMode.disabled())
+        for address in self._addresses:
+            builder.bind_addr(address)
+
+
+class Endpoint:
+    """This process's end of all its connections."""
+
+    def __init__(self, endpoint: iroh.Endpoint) -> None:
+        self._endpoint = endpoint
+        self.public_key: bytes = bytes(endpoint.id().to_bytes())
+
+    @classmethod
+    async def bind(
+        cls, seed: bytes, reach: Reach, *, port: int = 0, alpns: tuple[bytes, ...] = ()
+    ) -> Endpoint:
+        """Open UDP sockets for the key of ``seed`` (32 bytes) within ``reach``.
+
+        ``port`` 0 takes a free one; with ``alpns`` the endpoint takes connections. Raises
+        :class:`~qmt_jupyter.errors.PortInUse`.
+        """
+        iroh.uniffi_set_event_loop(asyncio.get_running_loop())
+        v4, v6 = f"{reach.bind_v4}:{port}", f"[{reach.bind_v6}]:{port}"
+        try:
+            return cls(await cls._bind(seed, [v4, v6], alpns))
+        except iroh.IrohError as error:
+            if "in use" in error.message():
+                raise PortInUse(f"UDP port {port} is already in use.") from None
+        # A machine without IPv6 cannot bind its half.
+        try:
+            return cls(await cls._bind(seed, [v4], alpns))
+        except iroh.IrohError as error:
+            reason = error.message().strip().splitlines()[-1].strip()
+            raise ConfigurationError(
+                f"The network could not be opened on {v4} ({reason}).",
+                next_step="Check QMT_INTERFACES and --port.",
+            ) from None
+
+    @staticmethod
+    async def _bind(seed: bytes, addresses: list[str], alpns: tuple[bytes, ...]) -> iroh.Endpoint:
+        return await iroh.Endpoint.bind(
+            iroh.EndpointOptions(preset=_Bind(addresses), secret_key=seed, alpns=list(alpns))
+        )
+
+    @property
+    def ports(self) -> tuple[int, int | None]:
+        """The UDP ports of IPv4 and (where there is one) IPv6."""
+        v4, v6 = 0, None
+        for text in self._endpoint.bound_sockets():
+            host, _, port = text.rpartition(":")
+            if host.startswith("["):
+                v6 = int(port)
+            else:
+                v4 = int(port)
+        return v4, v6
+
+    async def connections(self) -> AsyncIterator[Connection]:
+        """Connections that peers make, until the endpoint closes.
+
+        Handshakes run side by side, each within its deadline; beyond :data:`MAX_HANDSHAKES` at
+        once a newcomer must first prove that its address is its own, and is refused after that.
+        """
+        arrived: asyncio.Queue[Connection | None] = asyncio.Queue()
+        handshakes: set[asyncio.Task[None]] = set()
+
+        async def shake(incoming: iroh.Incoming) -> None:
+            try:
+                if len(handshakes) > MAX_HANDSHAKES:
+                    await incoming.refuse()
+                    return
+                with anyio.fail_after(HANDSHAKE_DEADLINE):
+                    accepting = await incoming.accept()
+                    connection = await accepting.connect()
+                arrived.put_nowait(Connection(connection))
+            except (iroh.IrohError, TimeoutError):
+                return
+
+        async def listen() -> None:
+            try:
+                while (incoming := await self._endpoint.accept_next()) is not None:
+                    task = asyncio.ensure_future(shake(incoming))
+                    handshakes.add(task)
+                    task.add_done_callback(handshakes.discard)
+            finally:
+                arrived.put_nowait(None)
+
+        listener = asyncio.ensure_future(listen())
+        try:
+            while (connection := await arrived.get()) is not None:
+                yield connection
+        finally:
+            for task in (listener, *handshakes):
+                task.cancel()
+            await asyncio.gather(listener, *handshakes, return_exceptions=True)
+
+    async def connect(
+        self, peer_key: bytes, addresses: tuple[str, ...], alpn: bytes, relay: str | None = None
+    ) -> Connection:
+        """Connect to the holder of ``peer_key`` at any of ``addresses`` (``IP:PORT``).
+
+        Has no deadline of its own (a dead address takes half a minute): cancel it. Raises
+        :class:`TransportError`, or :class:`AlpnMismatch` where the peer speaks another version.
+        """
+        try:
+            target = iroh.EndpointAddr(iroh.EndpointId.from_bytes(peer_key), relay, list(addresses))
+            return Connection(await self._endpoint.connect(target, alpn))
+        except iroh.IrohError as error:
+            message = error.message()
+            if "known protocol" in message:
+                raise AlpnMismatch(message) from None
+            raise TransportError(message) from None
+
+    async def close(self) -> None:
+        """Close every connection and the sockets; peers that do not answer are not waited for."""
+        with anyio.move_on_after(CLOSE_DEADLINE):
+            await self._endpoint.close()

@@ -1,0 +1,111 @@
+"""The local network: multicast DNS service discovery (RFC 6762, RFC 6763), through zeroconf.
+
+A host announces ``PEER_ID._qmt._udp.local.`` with its port and addresses, and nothing else: no
+name, no model. A guest asks for the one peer id that its invite names. What comes back is a
+place to try; the connection itself proves who is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+import anyio
+from zeroconf import InterfaceChoice, IPVersion, NonUniqueNameException, NotRunningException
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+from .addresses import Reach
+
+SERVICE = "_qmt._udp.local."
+_ROUND_MS = 1500
+
+
+class LanUnavailable(Exception):
+    """Multicast DNS does not work here; the message says why."""
+
+
+class Lan:
+    """Multicast DNS on the interfaces of a :class:`~.addresses.Reach`. An async context manager."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._zeroconf: AsyncZeroconf | None = None
+        self._announced: AsyncServiceInfo | None = None
+
+    async def __aenter__(self) -> Lan:
+        """Open the sockets. Raises :class:`LanUnavailable`."""
+        try:
+            self._zeroconf = AsyncZeroconf(
+                interfaces=list(self._reach.v4 or self._reach.v6) or InterfaceChoice.Default,
+                ip_version=IPVersion.V4Only if self._reach.v4 else IPVersion.V6Only,
+            )
+        except (OSError, RuntimeError) as error:
+            raise LanUnavailable(getattr(error, "strerror", None) or str(error)) from None
+        # A start that is cancelled half-way would leave sockets open, so it is always finished.
+        starting = asyncio.ensure_future(self._zeroconf.zeroconf.async_wait_for_start())
+        try:
+            await asyncio.shield(starting)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([starting])
+                await self._zeroconf.async_close()
+            if isinstance(error, NotRunningException):
+                raise LanUnavailable("it did not start") from None
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Withdraw what was announced and close the sockets."""
+        if self._zeroconf is not None:
+            # A search that lost the race is cancelled: its sockets are closed all the same.
+            with anyio.CancelScope(shield=True):
+                await self._zeroconf.async_close()
+
+    def _opened(self) -> AsyncZeroconf:
+        if self._zeroconf is None:
+            raise RuntimeError("Lan is used outside its context")
+        return self._zeroconf
+
+    async def announce(self, peer_id: str, port_v4: int, port_v6: int | None) -> None:
+        """Answer for ``peer_id`` until the context ends. Takes about a second to be complete.
+
+        The service record holds one port, so IPv6 addresses are announced only where they
+        share it. Raises :class:`LanUnavailable`.
+        """
+        addresses = list(self._reach.v4)
+        if not addresses or port_v6 == port_v4:
+            addresses += self._reach.v6
+        info = AsyncServiceInfo(
+            SERVICE,
+            f"{peer_id}.{SERVICE}",
+            port=port_v4 if self._reach.v4 else (port_v6 or port_v4),
+            server=f"{peer_id.lower()}.local.",
+            parsed_addresses=addresses,
+        )
+        try:
+            announcing = await self._opened().async_register_service(info)
+            await announcing
+        except NonUniqueNameException:
+            raise LanUnavailable("another machine announces this identity") from None
+        except OSError as error:
+            raise LanUnavailable(error.strerror or str(error)) from None
+        self._announced = info
+
+    async def find(self, peer_id: str) -> tuple[str, ...]:
+        """Where ``peer_id`` says it is, as ``IP:PORT``; asks until somebody answers."""
+        while True:
+            info = AsyncServiceInfo(SERVICE, f"{peer_id}.{SERVICE}")
+            if await info.async_request(self._opened().zeroconf, _ROUND_MS):
+                port = info.port or 0
+                found = tuple(
+                    f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+                    for text in info.parsed_addresses()
+                )
+                if found and port:
+                    return found[:8]
+            await asyncio.sleep(0.05)
