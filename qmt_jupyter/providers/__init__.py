@@ -1,0 +1,1 @@
+"""What produces tokens: the contract, the engines, and the files they load."""

@@ -1,0 +1,64 @@
+"""What every provider promises to the host.
+
+A provider lists its models, says how many requests it runs side by side, and turns one
+chat-completion request into a stream of OpenAI chunks. The host has checked the request's
+parameters before it gets here; a provider adds nothing of the guest's to its own configuration.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Chunk = dict[str, Any]
+"""One ``chat.completion.chunk`` in OpenAI's shape. The last one of a stream has ``usage``."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as guests see it: its public name and its context in tokens (None: unknown)."""
+
+    name: str
+    context: int | None = None
+
+
+class Provider(abc.ABC):
+    """Produces tokens. Lives in the runtime's event loop; all calls come from there."""
+
+    @property
+    @abc.abstractmethod
+    def models(self) -> tuple[Model, ...]:
+        """The models offered now."""
+
+    @property
+    @abc.abstractmethod
+    def slots(self) -> int:
+        """How many requests run side by side; the host never sends more at once."""
+
+    @property
+    def device(self) -> str:
+        """One phrase on what the provider computes with, e.g. ``"CPU, 2 threads"``."""
+        return ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences that the person who hosts should read, e.g. on an unused GPU."""
+        return ()
+
+    @abc.abstractmethod
+    def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        """Run one chat completion and yield its chunks as they come.
+
+        ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. The
+        stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
+        choices. Closing the generator, or cancelling the task that awaits it, stops the engine.
+
+        Raises :class:`~qmt_jupyter.errors.RequestInvalid`,
+        :class:`~qmt_jupyter.errors.PromptTooLong` or a
+        :class:`~qmt_jupyter.errors.ProviderError`.
+        """
+
+    async def aclose(self) -> None:  # noqa: B027  (an engine without resources has none to free)
+        """Free the engine. Running streams end first; safe to call twice."""

@@ -1,0 +1,270 @@
+"""llama.cpp in this process, through xllamacpp: several requests share each step of the engine.
+
+The engine's server class also listens on a loopback port. A random key that is kept nowhere
+closes it; the calls in process need none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from ..errors import (
+    EngineMissing,
+    GenerationFailed,
+    ModelNotLoaded,
+    ModelUnknown,
+    OptionInvalid,
+    Stopped,
+    printable,
+)
+from .base import Chunk, Model, Provider
+from .chat_request import engine_request, raised_by_engine, refused_by_engine
+from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus
+from .generation import Generation
+from .gguf import GgufHead, read_head
+from .memory import available_memory, require_memory
+from .model_files import ModelFile
+
+DEFAULT_CONTEXT = 4096
+_LEAST_CONTEXT = 256  # the engine rounds a slot's context up to a multiple of this
+_MOST_SLOTS = 64
+
+# How long a stream that was closed waits for the engine's thread. A step takes well under a
+# second, but for a large model on a slow CPU.
+_STOP_PATIENCE = 10.0
+_CLOSE_PATIENCE = 30.0
+
+# A step on the CPU should take about this long: it is how late a stop in the middle of a prompt
+# takes effect, and how long others wait for their next token meanwhile.
+_STEP_SECONDS = 0.3
+# Measured with SmolLM2-135M (98 MB): 190 prompt tokens a second on one core.
+_BYTES_PER_CORE_SECOND = 190 * 98_000_000
+_STEP_RANGE = (32, 512)
+
+_PROMPT_CACHE_MIB = 512
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What loading leaves: the engine and the facts about it."""
+
+    server: Any
+    model: Model
+    device: str
+    notices: tuple[str, ...]
+
+
+class LlamaCpp(Provider):
+    """One GGUF model in this process. Made by :meth:`load`."""
+
+    def __init__(self, loaded: _Loaded, slots: int) -> None:
+        self._server: Any = loaded.server
+        self._model = loaded.model
+        self._device = loaded.device
+        self._notices = loaded.notices
+        self._slots = slots
+        self._free = asyncio.Semaphore(slots)
+        self._running: set[Generation] = set()
+
+    def __repr__(self) -> str:
+        return f"LlamaCpp({self._model.name!r}, slots={self._slots}, device={self._device!r})"
+
+    @classmethod
+    async def load(
+        cls,
+        file: ModelFile,
+        *,
+        slots: int = 4,
+        context: int | None = None,
+        gpu_layers: int | None = None,
+        threads: int | None = None,
+    ) -> LlamaCpp:
+        """Load a model, in a thread.
+
+        ``slots`` requests run side by side, each with ``context`` tokens for prompt and answer
+        (None: 4096, or what the model was trained for where that is less). ``gpu_layers`` go to
+        the GPU (None: as many as fit). ``threads`` compute on the CPU (None: one per core).
+
+        Raises :class:`~qmt_jupyter.errors.OptionInvalid`,
+        :class:`~qmt_jupyter.errors.ModelFileMissing`,
+        :class:`~qmt_jupyter.errors.ModelFileInvalid`,
+        :class:`~qmt_jupyter.errors.EngineMissing`, :class:`~qmt_jupyter.errors.OutOfMemory` or
+        :class:`~qmt_jupyter.errors.ModelNotLoaded`.
+        """
+        _check("slots", slots, 1, _MOST_SLOTS)
+        _check("context", context, _LEAST_CONTEXT, None)
+        _check("gpu_layers", gpu_layers, 0, None)
+        _check("threads", threads, 1, 512)
+        return cls(await asyncio.to_thread(_load, file, slots, context, gpu_layers, threads), slots)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (self._model,)
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def device(self) -> str:
+        return self._device
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._notices
+
+    async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        if model != self._model.name:
+            raise ModelUnknown(f"There is no model {printable(model, 80)!r} here.")
+        body = engine_request(request, context=self._model.context or DEFAULT_CONTEXT)
+        await self._free.acquire()
+        server = self._server
+        if server is None:
+            self._free.release()
+            raise Stopped("The host has stopped this model.")
+
+        def on_end() -> None:
+            # The slot is free when the engine's thread has returned, however the stream ended.
+            self._running.discard(generation)
+            self._free.release()
+
+        generation = Generation(
+            server.handle_chat_completions, body, asyncio.get_running_loop(), on_end
+        )
+        del server
+        self._running.add(generation)
+        generation.start()
+        began = False
+        try:
+            while ready := await generation.pieces():
+                began = True
+                for chunk in ready:
+                    yield self._public(chunk)
+            if generation.complete:
+                return
+            if self._server is None:
+                raise Stopped("The host stopped this model.")
+            if generation.refusal is not None:
+                raise refused_by_engine(generation.refusal)
+            if generation.exception is not None:
+                raise raised_by_engine(generation.exception, began=began) from None
+            raise GenerationFailed("The engine ended the answer before its end.")
+        finally:
+            generation.stop()
+            with anyio.move_on_after(_STOP_PATIENCE, shield=True):
+                await generation.ended()
+
+    def _public(self, chunk: Chunk) -> Chunk:
+        chunk["model"] = self._model.name
+        chunk.pop("system_fingerprint", None)
+        # How much of a prompt was known already tells a guest what others have asked.
+        if usage := chunk.get("usage"):
+            usage.pop("prompt_tokens_details", None)
+        if timings := chunk.get("timings"):
+            kept = ("prompt_ms", "predicted_n", "predicted_ms", "predicted_per_second")
+            chunk["timings"] = {name: timings[name] for name in kept if name in timings}
+        return chunk
+
+    async def aclose(self) -> None:
+        if self._server is None:
+            return
+        last_reference = [self._server]
+        self._server = None
+        for generation in tuple(self._running):
+            generation.stop()
+        with anyio.move_on_after(_CLOSE_PATIENCE, shield=True):
+            while self._running:
+                await next(iter(self._running)).ended()
+            # Dropping it joins the engine's own threads. Where a generation is still stuck, its
+            # thread holds another reference and the engine goes with it.
+            await asyncio.to_thread(last_reference.clear)
+
+
+def _check(option: str, value: int | None, least: int, most: int | None) -> None:
+    if value is None:
+        return
+    if value < least or (most is not None and value > most):
+        span = f"between {least} and {most}" if most is not None else f"at least {least}"
+        raise OptionInvalid(f"{option} must be {span}, not {value}.")
+
+
+def _load(
+    file: ModelFile, slots: int, context: int | None, gpu_layers: int | None, threads: int | None
+) -> _Loaded:
+    head = read_head(file.path)
+    engine = _engine()
+    devices = engine.get_device_info()
+    notices = []
+    per_slot = context or min(DEFAULT_CONTEXT, head.context or DEFAULT_CONTEXT)
+    if head.context is not None and per_slot > head.context:
+        notices.append(
+            f"{file.public_name} was trained for {head.context} tokens: its context is that, "
+            f"not {per_slot}."
+        )
+        per_slot = head.context
+    per_slot = max(_LEAST_CONTEXT, per_slot // _LEAST_CONTEXT * _LEAST_CONTEXT)
+    gpus = [device for device in devices if is_gpu(device)] if gpu_layers != 0 else []
+    available = available_memory()
+    if available is not None:
+        available += sum(int(gpu.get("memory_free", 0)) for gpu in gpus)
+    require_memory(file.public_name, head, slots=slots, context=per_slot, available=available)
+
+    params = engine.CommonParams()
+    params.model.path = str(file.path)
+    params.n_ctx = per_slot * slots
+    params.n_parallel = slots
+    params.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
+    params.cpuparams.n_threads = threads or usable_cpus() or -1
+    if not gpus:
+        step = _cpu_step(head, params.cpuparams.n_threads)
+        params.n_batch = params.n_ubatch = step
+    params.cache_ram_mib = _PROMPT_CACHE_MIB
+    params.verbosity = -1  # prompts are logged above this
+    params.api_keys = [secrets.token_urlsafe(32)]
+    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.n_threads_http = 1
+    try:
+        server = engine.Server(params)
+    except (RuntimeError, ValueError):
+        raise ModelNotLoaded(
+            f"The engine could not load {file.public_name}: the file may be incomplete, its "
+            f"architecture ({printable(head.architecture or 'unknown', 40)}) newer than the "
+            "engine, or the memory short.",
+            next_step="Get the file again, update xllamacpp, or try a smaller --context.",
+        ) from None
+    used = max(1, params.cpuparams.n_threads)
+    phrase = device_phrase(devices, threads=used, gpu_layers=params.n_gpu_layers)
+    if (notice := idle_gpu_notice(devices)) is not None:
+        notices.append(notice)
+    return _Loaded(server, Model(file.public_name, per_slot), phrase, tuple(notices))
+
+
+def _engine() -> Any:
+    try:
+        import xllamacpp
+    except ModuleNotFoundError:
+        raise EngineMissing("The engine xllamacpp is not installed here.") from None
+    except ImportError as error:
+        raise EngineMissing(
+            f"The engine xllamacpp is installed but does not load ({printable(str(error), 120)}).",
+            next_step="A GPU build needs the GPU's driver; pip install --force-reinstall "
+            "xllamacpp brings back the CPU build.",
+        ) from None
+    return xllamacpp
+
+
+def _cpu_step(head: GgufHead, threads: int) -> int:
+    """How many prompt tokens the engine takes at once: a power of two."""
+    cores = threads if threads > 0 else 2
+    tokens = _STEP_SECONDS * cores * _BYTES_PER_CORE_SECOND / max(1, head.size)
+    least, most = _STEP_RANGE
+    step = least
+    while step * 2 <= min(tokens, most):
+        step *= 2
+    return step

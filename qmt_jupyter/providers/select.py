@@ -1,0 +1,77 @@
+"""From a model's name to a running provider."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..settings import Settings
+from .base import Provider
+
+if TYPE_CHECKING:
+    from .model_files import ModelFile
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in total, from a worker thread."""
+
+DEFAULT_MODEL = "smollm2"
+ECHO = "echo"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the local engine is set up; None leaves the choice to the engine.
+
+    ``slots`` requests run side by side, each with ``context`` tokens; ``gpu_layers`` of the
+    model are put on the GPU; ``threads`` compute on the CPU.
+    """
+
+    slots: int = 4
+    context: int | None = None
+    gpu_layers: int | None = None
+    threads: int | None = None
+
+
+async def load_provider(
+    model: str, engine: Engine, settings: Settings, progress: Progress | None = None
+) -> Provider:
+    """Find or fetch the model, and load it.
+
+    ``model`` is a path, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, or ``echo``, which
+    answers with the question. Cancelling ends a download and leaves nothing half. Raises a
+    :class:`~qmt_jupyter.errors.ProviderError`.
+    """
+    if model == ECHO:
+        from .echo import Echo
+
+        return Echo(slots=engine.slots)
+    from .llamacpp import LlamaCpp
+
+    return await LlamaCpp.load(
+        await fetch(model, settings, progress),
+        slots=engine.slots,
+        context=engine.context,
+        gpu_layers=engine.gpu_layers,
+        threads=engine.threads,
+    )
+
+
+async def fetch(model: str, settings: Settings, progress: Progress | None = None) -> ModelFile:
+    """The model's file on this machine, downloaded if it is not here yet. Raises and cancels
+    like :func:`load_provider`.
+    """
+    from .model_files import locate_model
+
+    cancelled = threading.Event()
+    try:
+        return await anyio.to_thread.run_sync(
+            lambda: locate_model(model, settings.models_dir, progress, cancelled),
+            abandon_on_cancel=True,
+        )
+    except BaseException:
+        cancelled.set()
+        raise
