@@ -1,0 +1,1 @@
+"""Ask hosts: the link to one, and the choice between several."""

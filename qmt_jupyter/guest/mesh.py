@@ -1,0 +1,99 @@
+"""A guest: the links to the hosts whose invites it holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelUnknown, NotJoined
+from ..identity import keys
+from ..identity.link import Link
+from ..mesh import addresses
+from ..mesh.locate import DEADLINE
+from ..settings import Settings
+from ..wire import messages
+from .link import HostLink
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which host a request goes to; comes before its replies."""
+
+    host_id: str
+
+
+class GuestMesh:
+    """The hosts that this process may ask. Everything here happens in one event loop."""
+
+    def __init__(self, links: list[HostLink]) -> None:
+        self._links = links
+
+    @classmethod
+    async def join(
+        cls, granted: Link, settings: Settings, *, deadline: float = DEADLINE
+    ) -> GuestMesh:
+        """Find the invite's host and be admitted.
+
+        Endpoint keys are fresh for this process; the guest's identity vouches for them. Raises
+        an :class:`~qmt_jupyter.errors.InviteError`, :class:`~qmt_jupyter.errors.MeshError`,
+        :class:`~qmt_jupyter.errors.Refused` or :class:`~qmt_jupyter.errors.ConfigurationError`.
+        """
+        reach = addresses.reach(settings.interfaces)
+        identity = keys.load_or_create(settings.guest_dir / "identity.key")
+        first = HostLink(identity, granted, reach)
+        await first.connect(deadline)
+        return cls([first])
+
+    @property
+    def links(self) -> tuple[HostLink, ...]:
+        """The hosts, in the order they were joined."""
+        return tuple(self._links)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model offered: name, context in tokens, and who offers it."""
+        return [
+            {
+                "name": offer.name,
+                "context": offer.context,
+                "mesh": link.mesh_name,
+                "host": link.host_id,
+            }
+            for link in self._links
+            for offer in link.models
+        ]
+
+    def status(self) -> list[dict[str, Any]]:
+        """One entry a host, as plain values."""
+        return [link.status() for link in self._links]
+
+    def choose(self, model: str | None) -> HostLink:
+        """The host to ask for ``model`` (None: whatever is offered first).
+
+        Raises :class:`~qmt_jupyter.errors.ModelUnknown` or
+        :class:`~qmt_jupyter.errors.NotJoined`.
+        """
+        if not self._links:
+            raise NotJoined("This mesh has been left.")
+        for link in self._links:
+            if model is None or any(offer.name == model for offer in link.models):
+                return link
+        offered = ", ".join(dict.fromkeys(entry["name"] for entry in self.models())) or "none"
+        raise ModelUnknown(f"No host offers a model {model!r}; offered: {offered}.")
+
+    async def answer(
+        self, body: messages.JsonObject
+    ) -> AsyncGenerator[messages.Reply | Route, None]:
+        """One chat completion: the host that was chosen, then its replies."""
+        link = self.choose(body.get("model"))
+        yield Route(link.host_id)
+        async with aclosing(link.ask(body)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def close(self) -> None:
+        """Leave every host; safe to call twice."""
+        links, self._links = self._links, []
+        for link in links:
+            await link.close()

@@ -1,0 +1,89 @@
+"""Making invites: by a running host, and by its owner from another process.
+
+Whoever holds the identity's key file can sign. A running host leaves its addresses in a file
+beside it, so that an invite made elsewhere carries them as hints too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import settings
+from ..errors import NotHosting, OptionInvalid
+from ..identity import invite, keys, link
+
+IDENTITY_FILE = "identity.key"
+_REACH_FILE = "reach.json"
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an invite grants. ``uses`` 0 is unlimited; ``lifetime`` in seconds, None for ever."""
+
+    name: str
+    uses: int
+    lifetime: int | None
+
+
+def sign_invite(identity: keys.Identity, terms: Terms, now: float) -> invite.Invite:
+    """A fresh invite by ``identity``. Raises :class:`~qmt_jupyter.errors.OptionInvalid`."""
+    if not 0 <= terms.uses < 2**32:
+        raise OptionInvalid(
+            f"{terms.uses} is not a number of uses.",
+            next_step="Give 1 or more, or 0 for unlimited.",
+        )
+    if not terms.name or not terms.name.isprintable() or len(terms.name.encode()) > _LONGEST_NAME:
+        raise OptionInvalid(
+            f"The mesh name has to be printable and 1 to {_LONGEST_NAME} bytes long.",
+            next_step="Choose another --name.",
+        )
+    return invite.create(
+        identity,
+        invite_id=uuid.uuid4(),
+        name=terms.name,
+        expires_at=0 if terms.lifetime is None else int(now) + terms.lifetime,
+        max_uses=terms.uses,
+    )
+
+
+def invite_from_files(directory: Path, terms: Terms) -> link.Link:
+    """Sign an invite for the host whose files are in ``directory``, running or not.
+
+    Raises :class:`~qmt_jupyter.errors.NotHosting` where there has never been one.
+    """
+    if not (directory / IDENTITY_FILE).exists():
+        raise NotHosting("There has never been a host here.")
+    identity = keys.load_or_create(directory / IDENTITY_FILE)
+    made = sign_invite(identity, terms, time.time())
+    return link.Link(made, link.Hints(ReachFile(directory).read()))
+
+
+class ReachFile:
+    """Where a running host can be reached, for its owner's other processes (0600)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _REACH_FILE
+
+    def write(self, addresses: tuple[str, ...]) -> None:
+        """Record the addresses, as ``IP:PORT``."""
+        settings.write_private(self._path, json.dumps({"addresses": addresses}).encode())
+
+    def read(self) -> tuple[str, ...]:
+        """The addresses recorded, none if no host runs. They are hints: staleness does no harm."""
+        try:
+            recorded = json.loads(self._path.read_bytes())["addresses"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+        read = [link.socket_address(each) for each in recorded if isinstance(each, str)]
+        return tuple(each for each in read if each)[: link.MAX_ADDRESSES]
+
+    def remove(self) -> None:
+        """The host has stopped."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()

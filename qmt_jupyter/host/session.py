@@ -1,0 +1,285 @@
+"""One guest's connection: greeting, then requests, until either side has had enough.
+
+Whatever arrives is hostile until the greeting is verified, and bounded in size, number and time
+after that. Who speaks is known from the connection alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+
+from .. import __version__
+from ..errors import (
+    GenerationFailed,
+    MembershipEnded,
+    ProtocolViolation,
+    QmtError,
+    VersionMismatch,
+    printable,
+)
+from ..mesh.channel import Channel
+from ..mesh.endpoint import CLOSE_PROTOCOL, CLOSE_REFUSED, Connection, TransportError
+from ..wire import exchange, frames, messages
+from ..wire.frames import FrameError
+from .membership import Membership, Memberships
+
+MAX_STREAMS = 128
+WRITE_PAUSE = 0.05
+_READING_AT_ONCE = 8
+_ASK_DEADLINE = 20.0
+_GOODBYE = 2.0
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[str, messages.JsonObject], AsyncGenerator[messages.Reply, None]]
+Offer = Callable[[], list[messages.ModelOffer]]
+
+
+@dataclass(eq=False)
+class _Running:
+    channel: Channel
+    writer: exchange.ReplyWriter
+    task: asyncio.Task[None] | None = None
+
+
+class Session:
+    """Serves one connection; :meth:`serve` returns when it has ended."""
+
+    def __init__(
+        self, connection: Connection, memberships: Memberships, offer: Offer, answer: Answer
+    ) -> None:
+        self._connection = connection
+        self._memberships = memberships
+        self._offer = offer
+        self._answer = answer
+        self._running: set[_Running] = set()
+        self._reading = asyncio.Semaphore(_READING_AT_ONCE)
+        self._heard = time.monotonic()
+        self._control: Channel | None = None
+        self.membership: Membership | None = None
+        self.greeted = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Greet, then answer requests until the connection ends. Raises nothing."""
+        self._connection.allow_streams(MAX_STREAMS)
+        try:
+            admitted = await self._greet()
+            self.greeted.set()
+            if admitted:
+                async with anyio.create_task_group() as tasks:
+                    for part in (self._read_control, self._keep_beating, self._take_requests):
+                        tasks.start_soon(self._until_lost, part)
+                    await self._connection.wait_closed()
+                    tasks.cancel_scope.cancel()
+        except (TransportError, FrameError) as error:
+            log.debug("a guest's connection ended: %s", error)
+        finally:
+            self.greeted.set()
+            with anyio.CancelScope(shield=True):
+                await self._cancel_running()
+            self._connection.close(CLOSE_PROTOCOL)
+
+    async def _until_lost(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part of the session; when it ends, for whatever reason, so does the connection."""
+        try:
+            await part()
+        except (TransportError, FrameError) as error:
+            log.debug("a guest's connection ended: %s", error)
+        finally:
+            self._connection.close(CLOSE_PROTOCOL)
+
+    # Control stream --------------------------------------------------------------------------
+
+    async def _greet(self) -> bool:
+        with anyio.move_on_after(exchange.GREETING_DEADLINE):
+            stream = await self._connection.accept_stream()
+            self._control = Channel(stream, frames.GREETING_LIMIT)
+            payload = await self._control.receive()
+            if payload is None:
+                return False
+            try:
+                self.membership = self._admit(payload)
+            except QmtError as error:
+                await self._refuse(error)
+                return False
+            self._control.set_limit(frames.GREETING_LIMIT)
+            self._control.post(
+                messages.encode(
+                    messages.Welcome(
+                        version=messages.VERSION,
+                        membership=self.membership.membership_id,
+                        models=self._offer(),
+                        limits=messages.Limits(
+                            concurrent=MAX_STREAMS - 1, expires_at=self.membership.expires_at
+                        ),
+                        software=f"qmt-jupyter/{__version__}",
+                    )
+                )
+            )
+            return True
+        return False
+
+    def _admit(self, payload: bytes) -> Membership:
+        try:
+            theirs = messages.peer_version(payload)
+            if theirs != messages.VERSION:
+                raise VersionMismatch(
+                    exchange.version_sentence(ours=messages.VERSION, theirs=theirs, we_are="host")
+                )
+            greeting = messages.decode_from_guest(payload)
+        except FrameError:
+            raise ProtocolViolation("The guest's greeting cannot be read.") from None
+        if not isinstance(greeting, messages.Greeting):
+            raise ProtocolViolation("The guest did not greet.")
+        return self._memberships.admit(
+            greeting.token,
+            greeting.statement,
+            endpoint_key=self._connection.peer_key,
+            claimed_name=printable(greeting.name, 64),
+            membership_id=str(uuid.uuid4()),
+            now=time.time(),
+        )
+
+    async def _refuse(self, error: QmtError) -> None:
+        """Say why, and leave the guest a moment to read it before the connection closes."""
+        if self._control is None:
+            return
+        self._control.post(
+            messages.encode(
+                messages.Refusal(
+                    code=error.code, sentence=error.sentence, retry_after=error.retry_after
+                )
+            )
+        )
+        with anyio.move_on_after(_GOODBYE, shield=True):
+            await self._control.finish()
+            await self._connection.wait_closed()
+        self._connection.close(CLOSE_REFUSED, error.code)
+
+    async def _read_control(self) -> None:
+        assert self._control is not None
+        while (payload := await self._control.receive()) is not None:
+            if not isinstance(messages.decode_from_guest(payload), messages.Present):
+                raise FrameError("greeted twice")
+            self._heard = time.monotonic()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(exchange.BEAT_INTERVAL / 2)
+            now = time.monotonic()
+            for running in tuple(self._running):
+                beat = running.writer.beat_if_due(now)
+                if beat is not None:
+                    running.channel.post(beat)
+            if self._running and now - self._heard > exchange.ABSENCE_LIMIT:
+                log.info("a guest with running requests has gone silent")
+                self._connection.close(CLOSE_PROTOCOL, "silent")
+
+    async def end(self, error: QmtError) -> None:
+        """End the guest's requests and connection with a reason. Safe after it has ended."""
+        await self._cancel_running(error)
+        await self._refuse(error)
+
+    # Request streams -------------------------------------------------------------------------
+
+    async def _take_requests(self) -> None:
+        while True:
+            stream = await self._connection.accept_stream()
+            now = time.monotonic()
+            self._heard = now
+            running = _Running(
+                Channel(stream, frames.ASK_LIMIT, pause=WRITE_PAUSE), exchange.ReplyWriter(now)
+            )
+            running.task = asyncio.ensure_future(self._run(running))
+            self._running.add(running)
+
+    async def _run(self, running: _Running) -> None:
+        channel, writer = running.channel, running.writer
+        try:
+            ask = await self._read_ask(channel)
+            if ask is None:
+                return
+            watcher = asyncio.ensure_future(self._watch(channel, asyncio.current_task()))
+            try:
+                await self._reply(ask, channel, writer)
+            finally:
+                watcher.cancel()
+                await asyncio.wait([watcher])
+        except QmtError as error:
+            self._fail(running, error)
+        except (TransportError, FrameError) as error:
+            log.debug("a request's stream ended: %s", error)
+        except asyncio.CancelledError:
+            # The guest went, or the session ends; both have been told all there is to tell.
+            pass
+        except Exception:
+            log.exception("a request failed unexpectedly")
+            self._fail(running, GenerationFailed("The host failed while answering."))
+        finally:
+            self._running.discard(running)
+            if writer.ended:
+                await channel.finish()
+            else:
+                await channel.abort()
+
+    async def _read_ask(self, channel: Channel) -> messages.Ask | None:
+        with anyio.move_on_after(_ASK_DEADLINE):
+            async with self._reading:
+                payload = await channel.receive()
+                if payload is None:
+                    return None
+                try:
+                    frames.require_modest_shape(payload)
+                    return messages.decode_ask(payload)
+                except FrameError as error:
+                    raise ProtocolViolation(f"The request cannot be read ({error}).") from None
+        return None
+
+    async def _watch(self, channel: Channel, request: asyncio.Task[None] | None) -> None:
+        """Cancel the request when its guest ends the stream, or says anything more on it."""
+        with contextlib.suppress(TransportError, FrameError):
+            await channel.receive()
+        if request is not None:
+            request.cancel()
+
+    async def _reply(
+        self, ask: messages.Ask, channel: Channel, writer: exchange.ReplyWriter
+    ) -> None:
+        if self.membership is None:
+            raise MembershipEnded("The host does not know this membership.")
+        member = self._memberships.require_live(self.membership.membership_id, time.time())
+        async with contextlib.aclosing(self._answer(member.membership_id, ask.body)) as replies:
+            async for reply in replies:
+                now = time.monotonic()
+                if isinstance(reply, messages.Delta):
+                    channel.post(writer.delta(reply.choices, now))
+                    await channel.drain()
+                else:
+                    channel.post(writer.frame(reply, now))
+
+    def _fail(self, running: _Running, error: QmtError) -> None:
+        if running.writer.ended:
+            return
+        failed = messages.Failed(
+            code=error.code, sentence=error.sentence, retry_after=error.retry_after
+        )
+        running.channel.post(running.writer.frame(failed, time.monotonic()))
+
+    async def _cancel_running(self, error: QmtError | None = None) -> None:
+        running = tuple(self._running)
+        for each in running:
+            if error is not None:
+                self._fail(each, error)
+            if each.task is not None:
+                each.task.cancel()
+        tasks = [each.task for each in running if each.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GOODBYE)
