@@ -1,0 +1,175 @@
+"""The awaitable twin of :mod:`qmt_jupyter.api`, for callers with an event loop of their own.
+
+The node still lives in the runtime's loop and thread; these calls wait for it without blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from . import nodes, runtime
+from .answers import AnswerState, Event
+from .facade import HostFacts, Invite, MeshFacts
+from .mesh.locate import DEADLINE
+from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .providers.base import Provider
+from .providers.select import DEFAULT_MODEL
+from .wire.completions import ChunkBuilder
+
+__all__ = ["Answer", "Host", "Invite", "Mesh", "host", "join"]
+
+
+class Answer(AnswerState):
+    """An answer that streams in: iterate with ``async for`` over its pieces of text."""
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Pieces of text, as they come."""
+        async for piece in self.updates():
+            if piece:
+                yield piece
+
+    async def updates(self) -> AsyncIterator[str]:
+        """Like iterating, with an empty piece whenever something else has changed."""
+        async for event in self._events:
+            yield self._take(event)
+
+    async def read(self) -> str:
+        """Wait for the whole answer and return its text."""
+        async for _ in self.updates():
+            pass
+        return self.text
+
+
+class _Askable:
+    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        raise NotImplementedError
+
+    def chat(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        **parameters: Any,
+    ) -> Answer:
+        """Ask, and stream the answer; like :meth:`qmt_jupyter.Mesh.chat`. Not a coroutine."""
+        body = nodes.chat_body(prompt, system, {"model": model, **parameters})
+        return Answer(self._events(body))
+
+    async def complete(
+        self,
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        stream: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """One chat completion in OpenAI's shapes; with ``stream`` an asynchronous iterator."""
+        body = nodes.request_body(messages, {"model": model, **parameters})
+        if stream:
+            return _chunks(self._events(body))
+        answer = Answer(self._events(body))
+        await answer.read()
+        return answer.result()
+
+
+async def _chunks(events: runtime.Pieces[Event]) -> AsyncIterator[dict[str, Any]]:
+    builder = ChunkBuilder()
+    async for event in events:
+        chunk = builder.chunk(event)
+        if chunk is not None:
+            yield chunk
+
+
+class Host(HostFacts, _Askable):
+    """A host running in the background; ``async with`` closes it."""
+
+    async def new_invite(
+        self, *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+    ) -> Invite:
+        """Sign another invite; arguments as for :func:`host`."""
+        granted = nodes.terms(name or self.invite.name, uses, ttl)
+
+        made = Invite(await runtime.read_async(lambda: self._service.invite(granted)))
+        self._invites.append(made)
+        return made
+
+    async def status(self) -> dict[str, Any]:
+        """Models, slots, device, guests, waiting requests and addresses, as plain values."""
+        return await runtime.read_async(self._service.status)
+
+    async def usage(self) -> dict[str, Any]:
+        """The invites, each with its guests and what they used, as plain values."""
+        return await runtime.read_async(self._service.usage)
+
+    async def close(self) -> None:
+        """Stop hosting; safe to call twice."""
+        self._forget()
+        await runtime.call_async(self._service.close)
+
+    async def __aenter__(self) -> Host:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Mesh(MeshFacts, _Askable):
+    """The hosts that this process has joined; ``async with`` leaves them."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Every model offered: ``name``, ``context`` in tokens, ``mesh`` and ``host``."""
+        return await runtime.read_async(self._mesh.models)
+
+    async def status(self) -> list[dict[str, Any]]:
+        """One entry a host: connected, direct or relayed, round trip in ms, models, expiry."""
+        return await runtime.read_async(self._mesh.status)
+
+    async def leave(self) -> None:
+        """Close the connections; safe to call twice."""
+        self._forget()
+        await runtime.call_async(self._mesh.close)
+
+    async def __aenter__(self) -> Mesh:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.leave()
+
+
+async def host(
+    model: str | Provider = DEFAULT_MODEL,
+    *,
+    name: str | None = None,
+    uses: int = DEFAULT_USES,
+    ttl: str = DEFAULT_TTL,
+    slots: int = HostOptions.slots,
+    context: int | None = None,
+    gpu_layers: int | None = None,
+    threads: int | None = None,
+    port: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Host:
+    """Load a model and share it; like :func:`qmt_jupyter.host`.
+
+    ``progress`` is called from a worker thread.
+    """
+    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port)
+    return Host(*await runtime.call_async(nodes.start_host, options, progress))
+
+
+async def join(url: str, *, timeout: float = DEADLINE) -> Mesh:
+    """Join a mesh by an invite link; like :func:`qmt_jupyter.join`."""
+    return Mesh(*await runtime.call_async(nodes.join_mesh, url, timeout))

@@ -1,0 +1,84 @@
+"""An answer while it arrives: the text so far, who gives it, and what it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .guest.mesh import Route
+from .runtime import Pieces
+from .wire.completions import Completion
+from .wire.messages import Queued, Reply, Started
+
+Event = Reply | Route
+
+
+class AnswerState:
+    """What :class:`qmt_jupyter.Answer` and its awaitable twin have in common."""
+
+    def __init__(self, events: Pieces[Event]) -> None:
+        self._events = events
+        self._completion = Completion()
+        self._host: str | None = None
+        self._position: int | None = None
+
+    def _take(self, event: Event) -> str:
+        if isinstance(event, Route):
+            self._host = event.host_id
+            return ""
+        if isinstance(event, Queued):
+            self._position = event.position
+        elif isinstance(event, Started):
+            self._position = None
+        return self._completion.add(event)
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._completion.text
+
+    @property
+    def host(self) -> str | None:
+        """The peer id of the host that answers."""
+        return self._host
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers; None until it has begun."""
+        return self._completion.started.model if self._completion.started else None
+
+    @property
+    def position(self) -> int | None:
+        """How many requests are served before this one; None when it does not wait."""
+        return self._position
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended: ``stop``, ``length``, ``tool_calls``…; None while it runs."""
+        return self._completion.finish_reason
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """OpenAI's usage object, once the answer has ended."""
+        return self._completion.usage
+
+    @property
+    def timings(self) -> dict[str, Any] | None:
+        """The engine's own timings, where it has any."""
+        return self._completion.timings
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer is here."""
+        return self.finish_reason is not None
+
+    def stop(self) -> None:
+        """End it now, here and on the host; what has arrived stays."""
+        self._events.stop()
+
+    def result(self) -> dict[str, Any]:
+        """The answer so far as an OpenAI ``chat.completion`` object."""
+        return self._completion.result()
+
+    def __repr__(self) -> str:
+        state = self.finish_reason or "running"
+        return f"<Answer {state}, {len(self.text)} characters, model {self.model}>"

@@ -1,0 +1,264 @@
+"""The blocking facade: :func:`host` and :func:`join`, and what they return.
+
+Every call may be interrupted; the node goes on in its background thread. The awaitable twin is
+:mod:`qmt_jupyter.aio`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import nodes, runtime
+from .answers import AnswerState, Event
+from .facade import HostFacts, Invite, MeshFacts
+from .guest import remembered as remembering
+from .host.granting import invite_from_files
+from .identity import link
+from .mesh.locate import DEADLINE
+from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .providers.base import Provider
+from .providers.select import DEFAULT_MODEL
+from .settings import Settings
+from .wire.completions import ChunkBuilder
+
+T = TypeVar("T")
+
+
+class Answer(AnswerState):
+    """An answer that streams in: iterate over it for its pieces of text.
+
+    Leaving the loop early does not stop it; :meth:`stop`, an interrupt, or dropping the object
+    does, here and on the host.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of text, as they come."""
+        return (piece for piece in self.updates() if piece)
+
+    def updates(self) -> Iterator[str]:
+        """Like iterating, with an empty piece whenever something else has changed.
+
+        For showing :attr:`position` and the like while there is no text yet.
+        """
+        for event in self._events:
+            yield self._take(event)
+
+    def read(self) -> str:
+        """Wait for the whole answer and return its text."""
+        for _ in self.updates():
+            pass
+        return self.text
+
+
+class _Askable:
+    """What a host and a mesh have in common: they answer."""
+
+    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        raise NotImplementedError
+
+    def chat(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        **parameters: Any,
+    ) -> Answer:
+        """Ask, and stream the answer.
+
+        ``prompt`` is a text or a list of OpenAI messages; ``parameters`` are OpenAI's
+        (``temperature``, ``max_tokens``, ``seed``, ``tools``, ``response_format``…). Errors are
+        raised where the answer is read: :class:`~qmt_jupyter.errors.Refused`,
+        :class:`~qmt_jupyter.errors.MeshError`, :class:`~qmt_jupyter.errors.ProviderError`.
+        """
+        body = nodes.chat_body(prompt, system, {"model": model, **parameters})
+        return Answer(self._events(body))
+
+    def complete(
+        self,
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        model: str | None = None,
+        stream: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """One chat completion in OpenAI's shapes.
+
+        Returns a ``chat.completion`` object, or with ``stream`` an iterator of
+        ``chat.completion.chunk`` objects. Raises like :meth:`chat`.
+        """
+        body = nodes.request_body(messages, {"model": model, **parameters})
+        if stream:
+            return _chunks(self._events(body))
+        answer = Answer(self._events(body))
+        answer.read()
+        return answer.result()
+
+
+def _chunks(events: runtime.Pieces[Event]) -> Iterator[dict[str, Any]]:
+    builder = ChunkBuilder()
+    for event in events:
+        chunk = builder.chunk(event)
+        if chunk is not None:
+            yield chunk
+
+
+class Host(HostFacts, _Askable):
+    """A host running in the background. Also a context manager that closes it."""
+
+    def new_invite(
+        self, *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+    ) -> Invite:
+        """Sign another invite; arguments as for :func:`host`."""
+        granted = nodes.terms(name or self.invite.name, uses, ttl)
+
+        made = Invite(runtime.read(lambda: self._service.invite(granted)))
+        self._invites.append(made)
+        return made
+
+    def status(self) -> dict[str, Any]:
+        """Models, slots, device, guests, waiting requests and addresses, as plain values."""
+        return runtime.read(self._service.status)
+
+    def usage(self) -> dict[str, Any]:
+        """The invites, each with its guests and what they used, as plain values."""
+        return runtime.read(self._service.usage)
+
+    def close(self) -> None:
+        """Stop hosting: tell the guests, end what runs, free the model. Safe to call twice."""
+        self._forget()
+        runtime.call(self._service.close)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Mesh(MeshFacts, _Askable):
+    """The hosts that this process has joined. Also a context manager that leaves them."""
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """Every model offered: ``name``, ``context`` in tokens, ``mesh`` and ``host``."""
+        return runtime.read(self._mesh.models)
+
+    def status(self) -> list[dict[str, Any]]:
+        """One entry a host: connected, direct or relayed, round trip in ms, models, expiry."""
+        return runtime.read(self._mesh.status)
+
+    def leave(self) -> None:
+        """Close the connections; safe to call twice."""
+        self._forget()
+        runtime.call(self._mesh.close)
+
+    def __enter__(self) -> Mesh:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+def host(
+    model: str | Provider = DEFAULT_MODEL,
+    *,
+    name: str | None = None,
+    uses: int = DEFAULT_USES,
+    ttl: str = DEFAULT_TTL,
+    slots: int = HostOptions.slots,
+    context: int | None = None,
+    gpu_layers: int | None = None,
+    threads: int | None = None,
+    port: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Host:
+    """Load a model and share it.
+
+    ``model`` is a path to a GGUF file, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, or a
+    :class:`~qmt_jupyter.providers.base.Provider`. The first invite is called ``name`` (default:
+    this machine's name), admits ``uses`` guests (0: any number) and lives for ``ttl`` (``90s``,
+    ``15m``, ``24h``, ``7d``, ``none``). ``slots`` requests run side by side, each with
+    ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is the UDP port (0: a
+    free one). ``progress`` is called in this thread with bytes done and in total while a model
+    is being fetched.
+
+    Raises a :class:`~qmt_jupyter.errors.ConfigurationError` or a
+    :class:`~qmt_jupyter.errors.ProviderError`.
+    """
+    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port)
+    return Host(
+        *_wait_showing(progress, lambda report: runtime.submit(nodes.start_host, options, report))
+    )
+
+
+def _wait_showing(
+    progress: Callable[[int, int], None] | None,
+    start: Callable[[Callable[[int, int], None]], Future[T]],
+) -> T:
+    """Wait for what ``start`` began; its reports reach ``progress`` in the caller's thread."""
+    latest: list[tuple[int, int]] = []
+
+    def show() -> None:
+        if progress is not None and latest:
+            newest = latest[-1]
+            latest.clear()
+            progress(*newest)
+
+    result = runtime.wait(start(lambda done, total: latest.append((done, total))), show)
+    show()
+    return result
+
+
+def join(url: str, *, timeout: float = DEADLINE) -> Mesh:
+    """Join a mesh by an invite link, within ``timeout`` seconds.
+
+    The link's signature and lifetime are checked before a packet leaves this machine. Raises an
+    :class:`~qmt_jupyter.errors.InviteError`, a :class:`~qmt_jupyter.errors.MeshError` (such as
+    :class:`~qmt_jupyter.errors.HostNotFound`) or a :class:`~qmt_jupyter.errors.Refused`.
+    """
+    return Mesh(*runtime.call(nodes.join_mesh, url, timeout))
+
+
+def sign_invite(
+    *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+) -> Invite:
+    """Make an invite for the host of this ``QMT_HOME``, whether it runs now or later.
+
+    Arguments as for :func:`host`. Raises :class:`~qmt_jupyter.errors.NotHosting` where there has
+    never been a host.
+    """
+    granted = nodes.terms(name, uses, ttl)
+    return Invite(invite_from_files(Settings.from_environment().host_dir, granted))
+
+
+def remember(url: str) -> None:
+    """Keep an invite link in ``QMT_HOME`` (0600), for :func:`remembered`."""
+    remembering.remember(Settings.from_environment().guest_dir, link.read(url))
+
+
+def remembered() -> str | None:
+    """The link that was remembered last, or None."""
+    return remembering.newest(Settings.from_environment().guest_dir)
+
+
+def fetch_model(model: str, progress: Callable[[int, int], None] | None = None) -> None:
+    """Have a model's file on this machine, so that hosting it starts at once.
+
+    ``progress`` is called in this thread with bytes done and in total. Raises a
+    :class:`~qmt_jupyter.errors.ProviderError`.
+    """
+    _wait_showing(progress, lambda report: runtime.submit(nodes.fetch_model, model, report))

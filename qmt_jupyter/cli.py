@@ -1,0 +1,347 @@
+"""The ``qmt`` command. Thin over :mod:`qmt_jupyter.api`, with the magics' flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from . import __version__, flags, words
+from .errors import InviteError, NotJoined, OptionInvalid, QmtError, printable
+from .terminal import plain, progress_bar
+
+if TYPE_CHECKING:
+    from .api import Answer, Host
+
+_INTERRUPTED = 130
+
+
+class Output:
+    """Text for people, or one JSON object a line."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def event(self, event: str, text: str, **fields: Any) -> None:
+        """One thing that happened: ``text`` for people, the fields for programs."""
+        if self.as_json:
+            self.json({"event": event, **fields})
+        elif text:
+            print(text, flush=True)
+
+    def json(self, value: dict[str, Any]) -> None:
+        """One object, one line."""
+        print(json.dumps(value, ensure_ascii=False), flush=True)
+
+    def error(self, error: QmtError) -> None:
+        """What went wrong, and what to do."""
+        if self.as_json:
+            self.json(
+                {
+                    "event": "error",
+                    "code": error.code,
+                    "sentence": error.sentence,
+                    "next_step": error.next_step,
+                }
+            )
+        else:
+            print(f"qmt: {error}", file=sys.stderr, flush=True)
+
+
+# Commands ------------------------------------------------------------------------------------
+
+
+def run_host(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt host``: share a model until interrupted."""
+    from .api import host
+
+    with host(
+        arguments.model,
+        name=arguments.name,
+        uses=arguments.uses,
+        ttl=arguments.ttl,
+        slots=arguments.slots,
+        context=arguments.context,
+        gpu_layers=arguments.gpu_layers,
+        threads=arguments.threads,
+        port=arguments.port,
+        progress=progress_bar("Fetching the model"),
+    ) as running:
+        announce(running, output)
+        usage: dict[str, Any] = {}
+        try:
+            while True:
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            usage = running.usage()
+    from .tables import usage_table
+
+    output.event("stopped", f"\nStopped hosting.\n{usage_table(usage)}", usage=usage)
+    return 0
+
+
+def announce(running: Host, output: Output) -> None:
+    """Say that the host is ready and how to join."""
+    invite, status = running.invite, running.status()
+    if output.as_json:
+        output.json(
+            {
+                "event": "ready",
+                "peer_id": running.peer_id,
+                "invite": invite.url,
+                "models": running.models,
+                "addresses": status["addresses"],
+                "device": status["device"],
+                "notices": list(running.notices),
+            }
+        )
+        return
+    print("\n".join(words.host_lines(running)))
+    print(f"\n{invite.qr()}\n\n{invite.url}\n")
+    print("Your guest runs:  qmt chat --join LINK 'a question'   or in a notebook:  %qmt_join")
+    print("Ctrl-C stops hosting.", flush=True)
+
+
+def run_invite(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt invite``: sign another invite for the host of this ``QMT_HOME``."""
+    from .api import sign_invite
+
+    made = sign_invite(name=arguments.name, uses=arguments.uses, ttl=arguments.ttl)
+    if output.as_json:
+        output.json(
+            {
+                "event": "invite",
+                "invite_id": made.invite_id,
+                "invite": made.url,
+                "name": made.name,
+                "max_uses": made.max_uses,
+                "expires_at": made.expires_at,
+            }
+        )
+    else:
+        print(f"{made.qr()}\n\n{made.url}", flush=True)
+    return 0
+
+
+def run_inspect(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt inspect``: read an invite offline."""
+    from .identity import link
+    from .identity.lifetime import describe
+
+    given = flags.link_from(arguments.link, arguments.file)
+    if given is None:
+        raise OptionInvalid("There is no link to inspect.", next_step="Give it, or --file PATH.")
+    facts: dict[str, Any] = {"valid": False, "reason": None}
+    facts |= dict.fromkeys(
+        ("version", "invite_id", "peer_id", "name", "expires_at", "max_uses", "can_invite", "role")
+    )
+    now = time.time()
+    try:
+        read = link.read(given).invite
+        facts.update(
+            version=read.version,
+            invite_id=read.invite_id,
+            peer_id=read.peer_id,
+            name=read.name,
+            expires_at=read.expires_at,
+            max_uses=read.max_uses,
+            can_invite=read.can_invite,
+            role=read.role,
+        )
+        read.require_unexpired(now)
+        facts["valid"] = True
+    except InviteError as error:
+        facts["reason"] = error.sentence
+    if output.as_json:
+        output.json(facts)
+    else:
+        if facts["peer_id"]:
+            ends = facts["expires_at"]
+            print(f"Invite to   {printable(facts['name'], 100)}")
+            print(f"Host        {facts['peer_id']}")
+            print(f"Invite id   {facts['invite_id']} (version {facts['version']})")
+            print(f"Uses        {facts['max_uses'] or 'unlimited'}")
+            print(f"Role        {facts['role']}{', may invite' if facts['can_invite'] else ''}")
+            left = "never" if not ends else f"in {describe(ends - now)}" if ends > now else "over"
+            print(f"Ends        {left}")
+        print("Valid: signed by this host." if facts["valid"] else f"Not valid: {facts['reason']}")
+    return 0 if facts["valid"] else 1
+
+
+def run_join(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt join``: be admitted, list the models, and remember the link for ``qmt chat``."""
+    from .api import join, remember
+    from .tables import models_table
+
+    url = flags.link_from(arguments.link, arguments.file) or ask_for_link()
+    with join(url, timeout=arguments.timeout) as mesh:
+        models, status = mesh.models, mesh.status()[0]
+    remember(url)
+    output.event(
+        "joined",
+        f"Joined {status['mesh']}; its host can read your prompts.\n{models_table(models)}\n"
+        "Ask with:  qmt chat 'a question'",
+        mesh=status["mesh"],
+        host=status["host"],
+        path=status["path"],
+        models=models,
+    )
+    return 0
+
+
+def ask_for_link() -> str:
+    """Ask a person at the terminal, without echo."""
+    import getpass
+
+    if not sys.stdin.isatty():
+        raise OptionInvalid(
+            "There is no invite link.",
+            next_step="Give it as an argument, with --file PATH, or in QMT_INVITE.",
+        )
+    return getpass.getpass("Invite link: ")
+
+
+def run_chat(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt chat``: ask one question and stream the answer."""
+    from .api import join, remembered
+
+    prompt = " ".join(arguments.prompt)
+    if not prompt and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise OptionInvalid("There is nothing to ask.", next_step="Give a prompt.")
+    url = flags.link_from(arguments.join, arguments.file) or remembered()
+    if url is None:
+        raise NotJoined(
+            "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
+        )
+    with join(url, timeout=arguments.timeout) as mesh:
+        asked = time.perf_counter()
+        answer = mesh.chat(
+            prompt,
+            model=arguments.model,
+            system=arguments.system,
+            temperature=arguments.temperature,
+            max_tokens=arguments.max_tokens,
+            seed=arguments.seed,
+        )
+        stream(answer, asked, output)
+    return 0
+
+
+def stream(answer: Answer, asked: float, output: Output) -> None:
+    """Print the answer as it comes, then what it took."""
+    first: float | None = None
+    waiting: int | None = None
+    for piece in answer.updates():
+        if not piece:
+            if answer.position is not None and answer.position != waiting:
+                waiting = answer.position
+                if output.as_json:
+                    output.json({"event": "queued", "position": waiting})
+                elif sys.stderr.isatty():
+                    print(f"waiting, {waiting} before you", file=sys.stderr, flush=True)
+            continue
+        first = first or time.perf_counter()
+        if output.as_json:
+            output.json({"event": "delta", "text": piece})
+        else:
+            sys.stdout.write(plain(piece))
+            sys.stdout.flush()
+    ended = time.perf_counter()
+    tokens = (answer.usage or {}).get("completion_tokens", 0)
+    spent = ended - (first or ended)
+    output.event(
+        "done",
+        "",
+        model=answer.model,
+        host=answer.host,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        time_to_first_token_s=round(first - asked, 4) if first else None,
+        tokens_per_s=round((tokens - 1) / spent, 1) if tokens > 1 and spent > 0 else None,
+    )
+    if not output.as_json:
+        print(flush=True)
+
+
+def run_demo(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt demo``: the main job on this machine, between two processes."""
+    from .demo import run
+
+    figures = run(arguments.model, None if output.as_json else print)
+    output.event("demo", "\nThat was the whole of it: one link, no key, no server.", **figures)
+    return 0
+
+
+# The command line ------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    main_parser = flags.Parser("qmt", "Share a model with one link; use it with one link.")
+    main_parser.add_argument("--version", action="version", version=f"qmt {__version__}")
+    commands = main_parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, description=text, help=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON object a line")
+        return sub
+
+    flags.add_host(command("host", run_host, "share a model until Ctrl-C"))
+    flags.add_grant(command("invite", run_invite, "make another invite for the host here"))
+    inspect = command("inspect", run_inspect, "read an invite without any network")
+    inspect.add_argument("link", nargs="?", help="the invite link")
+    inspect.add_argument("--file", metavar="PATH", help="read the invite link from a file")
+    join = command("join", run_join, "join a mesh and remember it for qmt chat")
+    join.add_argument("link", nargs="?", help="the invite link (better: --file or QMT_INVITE)")
+    flags.add_link_sources(join)
+    chat = command("chat", run_chat, "ask one question and stream the answer")
+    chat.add_argument("prompt", nargs="*", help="the question (default: standard input)")
+    chat.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
+    flags.add_link_sources(chat)
+    flags.add_chat(chat)
+    demo = command("demo", run_demo, "host and guest on this machine, with a small model")
+    demo.add_argument("--model", default=flags.DEFAULT_MODEL, metavar="MODEL", help="what to share")
+    return main_parser
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 for an error, 130 for an interrupt."""
+    given = sys.argv[1:] if argv is None else argv
+    output = Output("--json" in given)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        arguments = parser().parse_args(given)
+        status: int = arguments.run(arguments, output)
+    except QmtError as error:
+        output.error(error)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read this has seen enough; the interpreter must not complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        # What follows is clean-up that bounds itself; a second signal ends it at once.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

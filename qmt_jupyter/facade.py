@@ -1,0 +1,118 @@
+"""What the blocking and the awaitable facade have in common: facts, and how a request is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from . import runtime
+from .answers import Event
+from .guest.mesh import GuestMesh, Route
+from .host.service import HostService
+from .identity import link, qr
+
+
+class Invite:
+    """An invite that this host made. Only :attr:`url` and the QR codes show the token."""
+
+    def __init__(self, made: link.Link) -> None:
+        self._link = made
+
+    @property
+    def url(self) -> str:
+        """The link; whoever has it can use the invite."""
+        return self._link.url
+
+    @property
+    def invite_id(self) -> str:
+        """The invite's id; it says which invite is meant and grants nothing."""
+        return self._link.invite.invite_id
+
+    @property
+    def name(self) -> str:
+        """The mesh's name."""
+        return self._link.invite.name
+
+    @property
+    def max_uses(self) -> int:
+        """How many guests it admits; 0: any number."""
+        return self._link.invite.max_uses
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it ends, in seconds since 1970; None: never."""
+        return self._link.invite.expires_at or None
+
+    def qr(self) -> str:
+        """The QR code for a terminal, readable on dark and light ones."""
+        return qr.terminal(self.url)
+
+    def svg(self) -> str:
+        """The QR code as a self-contained SVG."""
+        return qr.svg(self.url)
+
+    def __repr__(self) -> str:
+        uses = "any number of guests" if not self.max_uses else f"{self.max_uses} guest(s)"
+        return f"<Invite {self.invite_id[:8]} to {self.name!r} for {uses}>"
+
+
+class HostFacts:
+    """A host as its owner sees it, without asking the loop."""
+
+    def __init__(self, service: HostService, first: link.Link, forget: Callable[[], None]) -> None:
+        self._service = service
+        self._forget = forget
+        self._invites = [Invite(first)]
+
+    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        async def replies() -> AsyncGenerator[Event, None]:
+            yield Route(self.peer_id)
+            async with aclosing(self._service.answer(body)) as answer:
+                async for reply in answer:
+                    yield reply
+
+        return runtime.Pieces(replies)
+
+    @property
+    def peer_id(self) -> str:
+        """The host's peer id."""
+        return self._service.peer_id
+
+    @property
+    def invite(self) -> Invite:
+        """The newest invite."""
+        return self._invites[-1]
+
+    @property
+    def invites(self) -> tuple[Invite, ...]:
+        """The invites made by this object, oldest first."""
+        return tuple(self._invites)
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models offered."""
+        return [model.name for model in self._service.provider.models]
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the person who hosts should know, e.g. about a GPU that is not used."""
+        return self._service.provider.notices
+
+    def __repr__(self) -> str:
+        return f"<Host {self.peer_id[-8:]}: {', '.join(self.models)}>"
+
+
+class MeshFacts:
+    """The hosts that this process has joined."""
+
+    def __init__(self, mesh: GuestMesh, forget: Callable[[], None]) -> None:
+        self._mesh = mesh
+        self._forget = forget
+
+    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        return runtime.Pieces(lambda: self._mesh.answer(body))
+
+    def __repr__(self) -> str:
+        hosts = ", ".join(f"{each.mesh_name} ({each.host_id[-8:]})" for each in self._mesh.links)
+        return f"<Mesh {hosts or 'left'}>"

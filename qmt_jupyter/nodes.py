@@ -1,0 +1,113 @@
+"""Starting a host or a guest: what both facades, blocking and awaitable, have in common.
+
+Everything here runs in the runtime's loop.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import runtime
+from .errors import OptionInvalid
+from .guest.mesh import GuestMesh
+from .host.granting import Terms
+from .host.service import HostService
+from .identity import lifetime, link
+from .mesh.locate import DEADLINE
+from .providers.base import Provider
+from .providers.select import DEFAULT_MODEL, ECHO, Engine, Progress, fetch, load_provider
+from .settings import Settings
+
+DEFAULT_USES = 1
+DEFAULT_TTL = "24h"
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What :func:`qmt_jupyter.host` takes; see there."""
+
+    model: str | Provider = DEFAULT_MODEL
+    name: str | None = None
+    uses: int = DEFAULT_USES
+    ttl: str = DEFAULT_TTL
+    slots: int = Engine.slots
+    context: int | None = None
+    gpu_layers: int | None = None
+    threads: int | None = None
+    port: int = 0
+
+
+def default_name() -> str:
+    """The mesh name when none is given: this machine's."""
+    return platform.node()[:60] or "qmt"
+
+
+def terms(name: str | None, uses: int, ttl: str) -> Terms:
+    """An invite's terms from what a person wrote."""
+    return Terms(name=name or default_name(), uses=uses, lifetime=lifetime.parse(ttl))
+
+
+async def start_host(
+    options: HostOptions, progress: Progress | None = None
+) -> tuple[HostService, link.Link, Callable[[], None]]:
+    """Load the provider, start the host and make its first invite.
+
+    Returns them with a call that makes the runtime forget the host when it has been closed.
+    """
+    if not 1 <= options.slots <= 256:
+        raise OptionInvalid(f"{options.slots} is not a number of slots; 1 to 256 are possible.")
+    if not 0 <= options.port < 65536:
+        raise OptionInvalid(f"{options.port} is not a port; 1 to 65535 are.")
+    granted = terms(options.name, options.uses, options.ttl)
+    settings = Settings.from_environment()
+    if isinstance(options.model, Provider):
+        provider = options.model
+    else:
+        engine = Engine(options.slots, options.context, options.gpu_layers, options.threads)
+        provider = await load_provider(options.model, engine, settings, progress)
+    try:
+        service = await HostService.start(provider, settings, port=options.port)
+    except BaseException:
+        await provider.aclose()
+        raise
+    try:
+        first = service.invite(granted)
+    except BaseException:
+        await service.close()
+        raise
+    return service, first, runtime.at_shutdown(service.close)
+
+
+async def join_mesh(url: str, deadline: float = DEADLINE) -> tuple[GuestMesh, Callable[[], None]]:
+    """Join by an invite link, with a call that makes the runtime forget the mesh again."""
+    granted = link.read(url)
+    mesh = await GuestMesh.join(granted, Settings.from_environment(), deadline=deadline)
+    return mesh, runtime.at_shutdown(mesh.close)
+
+
+async def fetch_model(model: str, progress: Progress | None = None) -> None:
+    """Have a model's file on this machine."""
+    if model != ECHO:
+        await fetch(model, Settings.from_environment(), progress)
+
+
+def chat_body(
+    prompt: str | Sequence[Mapping[str, Any]], system: str | None, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An OpenAI request from a prompt or a list of messages."""
+    if isinstance(prompt, str):
+        conversation: list[Any] = [{"role": "user", "content": prompt}]
+    else:
+        conversation = [dict(message) for message in prompt]
+    if system is not None:
+        conversation.insert(0, {"role": "system", "content": system})
+    return request_body(conversation, parameters)
+
+
+def request_body(messages: Sequence[Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """An OpenAI request; parameters that are None are left out."""
+    given = {key: value for key, value in parameters.items() if value is not None}
+    return {"messages": list(messages), **given}

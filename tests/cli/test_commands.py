@@ -1,0 +1,187 @@
+"""The ``qmt`` command as a person and a program use it: real processes, separate homes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def homes(tmp_path):
+    """Environments of two people on this machine."""
+
+    def person(name):
+        return {**os.environ, "QMT_HOME": str(tmp_path / name), "QMT_INTERFACES": "127.0.0.1"}
+
+    return person
+
+
+def qmt(environment, *words, stdin=None):
+    return subprocess.run(
+        [sys.executable, "-m", "qmt_jupyter.cli", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        input=stdin if stdin is not None else "",
+    )
+
+
+def objects(done):
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def host(homes):
+    """A running ``qmt host --json`` that answers with the question."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qmt_jupyter.cli", "host", "--json", "--model", "echo",
+         "--name", "Team GPU", "--uses", "2"],
+        env=homes("host"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    process.ready = json.loads(process.stdout.readline())
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_host_says_first_that_it_is_ready(host):
+    assert host.ready["event"] == "ready"
+    assert host.ready["peer_id"].startswith("12D3KooW")
+    assert host.ready["invite"].startswith("qmt://mesh/join/")
+    assert host.ready["models"] == ["echo"]
+
+
+def test_chat_streams_deltas_and_a_done(host, homes):
+    done = qmt(homes("guest"), "chat", "--join", host.ready["invite"], "one two three", "--json")
+    assert done.returncode == 0, done.stderr
+    events = objects(done)
+    assert "".join(e["text"] for e in events if e["event"] == "delta") == "one two three"
+    last = events[-1]
+    assert last["event"] == "done"
+    assert last["model"] == "echo"
+    assert last["host"] == host.ready["peer_id"]
+    assert last["finish_reason"] == "stop"
+    assert last["usage"]["completion_tokens"] == 3
+
+
+def test_chat_prints_plain_text_and_takes_the_prompt_from_standard_input(host, homes):
+    done = qmt(homes("guest"), "chat", "--join", host.ready["invite"], stdin="said by a pipe")
+    assert (done.returncode, done.stdout) == (0, "said by a pipe\n")
+
+
+def test_the_link_comes_from_a_file_the_environment_or_memory(host, homes, tmp_path):
+    guest = homes("guest")
+    file = tmp_path / "link"
+    file.write_text(host.ready["invite"] + "\n")
+    assert qmt(guest, "chat", "--file", str(file), "from a file").stdout == "from a file\n"
+    named = {**guest, "QMT_INVITE": host.ready["invite"]}
+    assert qmt(named, "chat", "from the environment").stdout == "from the environment\n"
+    joined = qmt(guest, "join", "--file", str(file), "--json")
+    assert objects(joined)[0]["event"] == "joined"
+    assert [model["name"] for model in objects(joined)[0]["models"]] == ["echo"]
+    assert qmt(guest, "chat", "from memory").stdout == "from memory\n"
+    kept = tmp_path / "guest" / "guest" / "joined.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_another_process_makes_invites_that_the_running_host_takes(host, homes):
+    made = objects(qmt(homes("host"), "invite", "--uses", "1", "--ttl", "15m", "--json"))[0]
+    assert made["max_uses"] == 1
+    assert "?a=127.0.0.1" in made["invite"]
+    done = qmt(homes("guest"), "chat", "--join", made["invite"], "hello")
+    assert done.stdout == "hello\n"
+
+
+def test_an_invite_with_all_uses_taken_is_refused_in_one_sentence(host, homes):
+    made = objects(qmt(homes("host"), "invite", "--uses", "1", "--json"))[0]["invite"]
+    assert qmt(homes("first"), "chat", "--join", made, "hi").returncode == 0
+    assert qmt(homes("first"), "chat", "--join", made, "hi").returncode == 0
+    late = qmt(homes("second"), "chat", "--join", made, "hi", "--json")
+    assert late.returncode == 1
+    assert objects(late)[0]["code"] == "invite-used-up"
+
+
+def test_an_invite_before_any_host_says_what_to_do(homes):
+    done = qmt(homes("nobody"), "invite")
+    assert done.returncode == 1
+    assert "Run %qmt_host (or qmt host) first." in done.stderr
+
+
+def test_interrupting_the_host_ends_it_cleanly_with_its_usage(host, homes):
+    qmt(homes("guest"), "chat", "--join", host.ready["invite"], "one two")
+    host.send_signal(signal.SIGINT)
+    out, err = host.communicate(timeout=20)
+    stopped = json.loads(out.splitlines()[-1])
+    assert stopped["event"] == "stopped"
+    assert stopped["usage"]["invites"][0]["guests"][0]["completion_tokens"] == 2
+    assert (host.returncode, err) == (0, "")
+
+
+def test_inspect_reads_an_invite_without_network(host, homes):
+    read = qmt(homes("guest"), "inspect", host.ready["invite"], "--json")
+    facts = objects(read)[0]
+    assert read.returncode == 0
+    assert facts["valid"] is True
+    assert facts["reason"] is None
+    assert facts["version"] == 3
+    assert facts["peer_id"] == host.ready["peer_id"]
+    assert facts["name"] == "Team GPU"
+    assert facts["max_uses"] == 2
+    assert facts["can_invite"] is False
+    assert facts["role"] == "member"
+    assert set(facts) == {
+        "valid", "reason", "version", "invite_id", "peer_id", "name", "expires_at", "max_uses",
+        "can_invite", "role",
+    }  # fmt: skip
+
+
+def test_inspect_refuses_a_changed_invite_with_a_reason(host, homes):
+    link = host.ready["invite"].partition("?")[0]
+    token = link.rpartition("/")[2]
+    changed = link.replace(token, token[:40] + ("A" if token[40] != "A" else "B") + token[41:])
+    read = qmt(homes("guest"), "inspect", changed, "--json")
+    assert read.returncode == 1
+    assert objects(read)[0]["valid"] is False
+    assert objects(read)[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["host", "--ttl", "7days"], "is not a lifetime"),
+        (["host", "--uses", "many"], "--uses"),
+        (["chat", "hello"], "qmt join"),
+        (["chat", "--join", "nonsense!", "hello"], "no invite has"),
+        (["host", "--model", "/no/such/file.gguf"], "/no/such/file.gguf"),
+        (["fly"], "fly"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_a_next_step(homes, words, said):
+    done = qmt(homes("somebody"), *words)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_does_the_whole_job(homes):
+    done = qmt(homes("somebody"), "demo", "--model", "echo", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = objects(done)[0]
+    assert figures["model"] == "echo"
+    assert figures["host_usage"]["invites"][0]["uses"] == 1
+    assert done.stderr == ""
