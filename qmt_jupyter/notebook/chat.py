@@ -1,0 +1,121 @@
+"""One turn of a conversation: ask, show the answer as it grows, keep what was said."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import QmtError
+from ..identity.peer_id import short
+from .display import Growing, Streaming
+from .state import State
+
+if TYPE_CHECKING:
+    from ..api import Answer
+
+
+class Interrupted(QmtError):
+    """The answer was stopped from the notebook, here and on the host; its text so far is kept."""
+
+    code = "interrupted"
+
+
+def turn(
+    state: State, options: argparse.Namespace, prompt: str, screen: Growing | Streaming
+) -> str:
+    """Ask ``prompt`` and return the answer's text.
+
+    A whole answer, and one that was interrupted, becomes part of the conversation; a failed one
+    does not, so the same cell can be run again; with ``--new``, too, the former conversation goes
+    only when there is a new one. Raises :class:`Interrupted` or what the answer
+    raised; Run All stops at either.
+    """
+    asked = {"role": "user", "content": prompt}
+    system = [{"role": "system", "content": options.system}] if options.system else []
+    former = [] if options.new else state.conversation
+    past = [m for m in former if not (system and m["role"] == "system")]
+    answer = state.who_answers(options.model).chat(
+        [*system, *past, asked],
+        model=options.model,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+    )
+    clock = _Clock()
+    try:
+        for piece in answer.updates():
+            clock.heard(piece)
+            screen.show(answer.text, _waiting(answer))
+    except KeyboardInterrupt:
+        answer.stop()
+        screen.finish(answer.text, "interrupted", _metadata(answer))
+        if answer.text:
+            _keep(state, system, past, asked, answer)
+        raise Interrupted("The answer was interrupted; its text so far is kept.") from None
+    except QmtError as error:
+        screen.finish(
+            answer.text, "not complete" if answer.text else "no answer", _metadata(answer)
+        )
+        raise error from None
+    screen.finish(answer.text, clock.footer(answer), _metadata(answer))
+    _keep(state, system, past, asked, answer)
+    return answer.text
+
+
+def _keep(
+    state: State,
+    system: list[dict[str, Any]],
+    past: list[dict[str, Any]],
+    asked: dict[str, Any],
+    answer: Answer,
+) -> None:
+    state.conversation[:] = [
+        *system,
+        *past,
+        asked,
+        {"role": "assistant", "content": answer.text},
+    ]
+
+
+def _waiting(answer: Answer) -> str:
+    if answer.text or answer.model:
+        return ""
+    if answer.position is None:
+        return "waiting for the host"
+    return f"waiting, {answer.position} before you"
+
+
+def _metadata(answer: Answer) -> dict[str, Any]:
+    """What the saved notebook keeps beside the text; nothing in it is secret."""
+    return {
+        "model": answer.model,
+        "host": short(answer.host) if answer.host else None,
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage,
+    }
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._asked = time.perf_counter()
+        self._first: float | None = None
+
+    def heard(self, piece: str) -> None:
+        if piece and self._first is None:
+            self._first = time.perf_counter()
+
+    def footer(self, answer: Answer) -> str:
+        """Model, host and speed in one line."""
+        parts = [f"{answer.model} on {short(answer.host) if answer.host else 'this kernel'}"]
+        tokens = (answer.usage or {}).get("completion_tokens")
+        if isinstance(tokens, int):
+            parts.append(f"{tokens} tokens")
+        if self._first is not None:
+            parts.append(f"first after {(self._first - self._asked) * 1000:.0f} ms")
+            spent = time.perf_counter() - self._first
+            if isinstance(tokens, int) and tokens > 1 and spent > 0:
+                parts.append(f"{(tokens - 1) / spent:.0f} tokens/s")
+        if answer.finish_reason == "length":
+            parts.append("cut off at the longest length allowed")
+        return " · ".join(parts)

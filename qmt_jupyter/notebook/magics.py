@@ -1,0 +1,297 @@
+"""The magics. Each parses its flags, calls the facade, and says in words what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import keyword
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+
+from .. import flags
+from ..errors import NotJoined, OptionInvalid, QmtError
+from ..settings import write_private
+from ..terminal import progress_bar
+from .display import Growing, Streaming, is_terminal
+from .state import STATE
+
+
+def _parser(
+    name: str, text: str, *groups: Callable[[argparse.ArgumentParser], None]
+) -> flags.Parser:
+    parser = flags.Parser(name, text)
+    for add in groups:
+        add(parser)
+    return parser
+
+
+def _add_save(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--save", metavar="NAME", help="put the result into this variable")
+
+
+def _add_link_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--link-file", metavar="PATH", help="write the invite link to a file that only you can read"
+    )
+
+
+HOST = _parser("%qmt_host", "Share a model from this kernel.", flags.add_host, _add_link_file)
+_add_save(HOST)
+HOST.add_argument("--stop", action="store_true", help="stop hosting")
+INVITE = _parser("%qmt_invite", "Make another invite.", flags.add_grant, _add_link_file, _add_save)
+JOIN = _parser("%qmt_join", "Join a mesh by an invite link.", flags.add_link_sources)
+JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
+MODELS = _parser("%qmt_models", "List the models that %%chat can ask.")
+STATUS = _parser("%qmt_status", "Show what is hosted, who uses it, and what is joined.")
+LEAVE = _parser("%qmt_leave", "Leave every mesh that was joined.")
+CHAT = _parser("%%chat", "Ask a model; the cell is the prompt.", flags.add_chat, _add_save)
+LINE_CHAT = _parser(
+    "%chat",
+    "Ask a model; the rest is the prompt (not ending in ?, which asks IPython for help).",
+    flags.add_chat,
+    _add_save,
+)
+for _each in (CHAT, LINE_CHAT):
+    _each.add_argument("--new", action="store_true", help="start a new conversation")
+LINE_CHAT.add_argument("prompt", nargs=argparse.REMAINDER, help="the question")
+
+
+def _options(parser: flags.Parser, line: str) -> argparse.Namespace | None:
+    """The flags of a line, or None when help was asked for and printed."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        raise OptionInvalid(f"{parser.prog}: a quotation mark is missing.") from None
+    if "--help" in words or "-h" in words:
+        print(parser.format_help())
+        return None
+    options: argparse.Namespace = parser.parse_args(words)
+    return options
+
+
+def _documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``%magic?`` shows the docstring: the flags themselves are the best one.
+
+    Errors leave a magic without what they came from: IPython shows every frame as soon as an
+    exception group stands anywhere behind an error, suppressed or not.
+    """
+
+    def document(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def magic(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except QmtError as error:
+                error.__context__ = None
+                raise error from None
+
+        magic.__doc__ = parser.format_help()
+        return magic
+
+    return document
+
+
+@magics_class
+class QmtMagics(Magics):
+    """Host, join and chat."""
+
+    @no_var_expand
+    @line_magic
+    @_documented(HOST)
+    def qmt_host(self, line: str) -> None:
+        if (options := _options(HOST, line)) is None:
+            return
+        if options.stop:
+            STATE.hosting().close()
+            STATE.host = None
+            print("Stopped hosting.")
+            return
+        from ..api import host
+
+        self._free_name(options.save)
+        if STATE.host is not None:
+            if line != STATE.host_line:
+                raise OptionInvalid(
+                    f"This kernel hosts {', '.join(STATE.host.models)} already.",
+                    next_step="%qmt_invite makes another invite; %qmt_host --stop ends hosting.",
+                )
+            # The same cell once more, as in Run All: its guests are not to notice.
+            self._introduce(options)
+            return
+        STATE.host = host(
+            options.model,
+            name=options.name,
+            uses=options.uses,
+            ttl=options.ttl,
+            slots=options.slots,
+            context=options.context,
+            gpu_layers=options.gpu_layers,
+            threads=options.threads,
+            port=options.port,
+            progress=self._progress(),
+        )
+        STATE.host_line = line
+        self._introduce(options)
+
+    @no_var_expand
+    @line_magic
+    @_documented(INVITE)
+    def qmt_invite(self, line: str) -> None:
+        if (options := _options(INVITE, line)) is None:
+            return
+        self._free_name(options.save)
+        made = STATE.hosting().new_invite(name=options.name, uses=options.uses, ttl=options.ttl)
+        self._keep(options.save, made)
+        self._hand_over(made, options.link_file)
+
+    @no_var_expand
+    @line_magic
+    @_documented(JOIN)
+    def qmt_join(self, line: str) -> None:
+        if (options := _options(JOIN, line)) is None:
+            return
+        from ..api import join
+        from ..words import joined_lines
+
+        url = flags.link_from(options.link, options.file) or self._ask_for_link()
+        if options.link:
+            print(
+                "The link now stands in this notebook and in its history. "
+                "%qmt_join without it asks for it unseen.",
+                file=sys.stderr,
+            )
+        mesh = join(url, timeout=options.timeout)
+        host_id = mesh.status()[0]["host"]
+        former = STATE.meshes.pop(host_id, None)
+        STATE.meshes[host_id] = mesh
+        if former is not None:
+            former.leave()
+        print("\n".join(joined_lines(mesh)))
+
+    @no_var_expand
+    @line_magic
+    @_documented(MODELS)
+    def qmt_models(self, line: str) -> None:
+        if _options(MODELS, line) is None:
+            return
+        if STATE.host is None and not STATE.meshes:
+            raise NotJoined("There are no models: nothing is hosted or joined here.")
+        from ..words import models_text
+
+        print(models_text(STATE.host, list(STATE.meshes.values())))
+
+    @no_var_expand
+    @line_magic
+    @_documented(STATUS)
+    def qmt_status(self, line: str) -> None:
+        if _options(STATUS, line) is None:
+            return
+        from ..words import status_text
+
+        print(status_text(STATE.host, list(STATE.meshes.values())))
+
+    @no_var_expand
+    @line_magic
+    @_documented(LEAVE)
+    def qmt_leave(self, line: str) -> None:
+        if _options(LEAVE, line) is None:
+            return
+        count = len(STATE.meshes)
+        while STATE.meshes:
+            STATE.meshes.popitem()[1].leave()
+        print(f"Left {count} mesh{'' if count == 1 else 'es'}.")
+
+    @no_var_expand
+    @line_cell_magic
+    @_documented(CHAT)
+    def chat(self, line: str, cell: str | None = None) -> None:
+        if cell is None:
+            options, cell = self._line_prompt(line)
+        else:
+            options = _options(CHAT, line)
+        if options is None:
+            return
+        if not cell.strip():
+            raise OptionInvalid(
+                "There is nothing to ask.", next_step="Write the prompt below %%chat."
+            )
+        self._free_name(options.save)
+        from .chat import turn
+
+        screen = Streaming() if is_terminal(self.shell) else Growing()
+        text = turn(STATE, options, cell.strip(), screen)
+        self._keep(options.save, text)
+
+    def _introduce(self, options: argparse.Namespace) -> None:
+        from ..words import host_lines
+
+        running = STATE.hosting()
+        self._keep(options.save, running)
+        print("\n".join(host_lines(running)), flush=True)
+        self._hand_over(running.invite, options.link_file)
+
+    # What they share -----------------------------------------------------------------------
+
+    @staticmethod
+    def _line_prompt(line: str) -> tuple[argparse.Namespace | None, str]:
+        """Of ``%chat``: the flags, and everything after them, which is the prompt."""
+        if not line.lstrip().startswith("-"):
+            return CHAT.parse_args([]), line
+        options = _options(LINE_CHAT, line)
+        return options, "" if options is None else " ".join(options.prompt)
+
+    def _progress(self) -> Callable[[int, int], None]:
+        if is_terminal(self.shell):
+            return progress_bar("Fetching the model")
+        from .display import fetching
+
+        return fetching()
+
+    def _hand_over(self, invite: Any, link_file: str | None) -> None:
+        """Show the invite where it will not be saved."""
+        if link_file:
+            path = Path(link_file).expanduser().absolute()
+            write_private(path, f"{invite.url}\n".encode())
+            print(f"The invite link is in {link_file}.")
+        if is_terminal(self.shell):
+            print(f"\n{invite.qr()}\n\n{invite.url}\n")
+            return
+        from IPython.display import display
+
+        try:
+            from .card import InviteCard
+        except ImportError as missing:
+            # Printed, the link would be saved with the notebook.
+            print(
+                f"The invite is not shown here: {missing.name or 'anywidget'} cannot be imported. "
+                "--link-file PATH writes the link to a file."
+            )
+            return
+        display(InviteCard(invite))
+
+    @staticmethod
+    def _ask_for_link() -> str:
+        import getpass
+
+        try:
+            return getpass.getpass("Invite link: ")
+        except (EOFError, NotImplementedError, RuntimeError):
+            raise OptionInvalid(
+                "There is no invite link, and nobody to ask for it.",
+                next_step="Give --file PATH or set QMT_INVITE.",
+            ) from None
+
+    @staticmethod
+    def _free_name(name: str | None) -> None:
+        if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+            raise OptionInvalid(f"{name!r} is not a variable's name.")
+
+    def _keep(self, name: str | None, value: Any) -> None:
+        if name is not None:
+            self._free_name(name)
+            self.shell.user_ns[name] = value

@@ -1,0 +1,53 @@
+"""What lives as long as the kernel: the host, the meshes, the conversation.
+
+``%reload_ext`` reloads the top module only, so this survives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelUnknown, NotHosting, NotJoined
+
+if TYPE_CHECKING:
+    from ..api import Host, Mesh
+
+
+@dataclass
+class State:
+    """One kernel's nodes and its conversation (OpenAI messages)."""
+
+    host: Host | None = None
+    meshes: dict[str, Mesh] = field(default_factory=dict)
+    host_line: str = ""
+    conversation: list[dict[str, Any]] = field(default_factory=list)
+
+    def hosting(self) -> Host:
+        """The running host. Raises :class:`~qmt_jupyter.errors.NotHosting`."""
+        if self.host is None:
+            raise NotHosting("This kernel does not host.")
+        return self.host
+
+    def who_answers(self, model: str | None) -> Host | Mesh:
+        """The host of this kernel where it has the model, else the first mesh that offers it.
+
+        Raises :class:`~qmt_jupyter.errors.NotJoined` or
+        :class:`~qmt_jupyter.errors.ModelUnknown`.
+        """
+        if self.host is not None and model in (None, *self.host.models):
+            return self.host
+        if not self.meshes:
+            if self.host is not None:
+                offered = ", ".join(self.host.models)
+                raise ModelUnknown(
+                    f"There is no model {model!r} here; this kernel hosts {offered}."
+                )
+            raise NotJoined("There is nobody to ask: no mesh is joined and no model hosted here.")
+        for mesh in self.meshes.values():
+            if model is None or any(each["name"] == model for each in mesh.models):
+                return mesh
+        raise ModelUnknown(f"No host that was joined offers a model {model!r}.")
+
+
+STATE = State()

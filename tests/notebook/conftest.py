@@ -1,0 +1,87 @@
+"""Real kernels with homes of their own, everything on loopback."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import KernelManager
+
+MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[2] / ".cache" / "models")
+
+
+class Kernel:
+    """A running kernel, driven as a front end does it; every message it publishes is kept."""
+
+    def __init__(self, home: Path) -> None:
+        environment = {
+            **os.environ,
+            "QMT_HOME": str(home),
+            "QMT_MODELS": str(MODELS),
+            "QMT_INTERFACES": "127.0.0.1",
+        }
+        self.home = home
+        self.published: list[dict] = []
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(env=environment)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def start(self, code: str) -> str:
+        """Send a cell; returns its id."""
+        return self.client.execute(code, allow_stdin=False)
+
+    def messages(self, cell: str, timeout: float = 60):
+        """What the cell publishes, as it comes, until it is idle."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            self.published.append(message)
+            if message["parent_header"].get("msg_id") != cell:
+                continue
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                return
+            yield message
+        raise TimeoutError(f"the cell did not end: {cell}")
+
+    def run(self, code: str) -> list[dict]:
+        """Run a cell to its end and return what it published."""
+        return list(self.messages(self.start(code)))
+
+    def text(self, code: str) -> str:
+        """What a cell prints; fails where the cell does."""
+        published = self.run(code)
+        assert not errors(published), errors(published)
+        return "".join(m["content"]["text"] for m in published if m["msg_type"] == "stream")
+
+    def stop(self) -> None:
+        self.client.stop_channels()
+        if self.manager.is_alive():
+            self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+def errors(published: list[dict]) -> list[dict]:
+    return [message["content"] for message in published if message["msg_type"] == "error"]
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    """Starts kernels by name; each has an empty home. All are ended afterwards."""
+    running: list[Kernel] = []
+
+    def start(name: str) -> Kernel:
+        running.append(Kernel(tmp_path / name))
+        running[-1].text("%load_ext qmt_jupyter")
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()

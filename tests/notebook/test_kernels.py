@@ -1,0 +1,187 @@
+"""The main job between two real kernels, and what is left when they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+import filelock
+import pytest
+
+from tests.notebook.conftest import MODELS, errors
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The real small model, fetched once."""
+    from qmt_jupyter.providers.model_files import locate_model
+
+    return locate_model("smollm2", MODELS)
+
+
+def answers(published):
+    """The displays and updates of an answer: their ids and their data."""
+    kinds = ("display_data", "update_display_data")
+    shown = [m["content"] for m in published if m["msg_type"] in kinds]
+    return [(c["transient"].get("display_id"), c["data"], c["metadata"]) for c in shown]
+
+
+def running_on(host):
+    """How many requests run on the host kernel now."""
+    said = host.text("print(sum(g['running'] for i in h.usage()['invites'] for g in i['guests']))")
+    return int(said)
+
+
+def share(host, link, flags="--model echo"):
+    host.text(f"%qmt_host {flags} --uses 4 --save h --link-file {link}")
+
+
+def test_two_kernels_do_the_whole_job_with_a_real_model(kernel, smollm2, tmp_path):
+    host, guest = kernel("host"), kernel("guest")
+    link = tmp_path / "link"
+    said = host.text(f"%qmt_host --model smollm2 --uses 1 --name Team --link-file {link}")
+    assert "Reachable at 127.0.0.1:" in said
+    assert "read the prompts" in said
+
+    said = guest.text(f"%qmt_join --file {link}")
+    assert "Joined Team" in said
+    assert "smollm2" in said
+    assert "smollm2" in guest.text("%qmt_models")
+    assert "direct" in guest.text("%qmt_status")
+
+    published = guest.run(
+        "%%chat --save answer --max-tokens 80 --seed 1\nTell a story about the sea."
+    )
+    assert not errors(published)
+    shown = answers(published)
+    assert len({display_id for display_id, _, _ in shown}) == 1, "one output, that grows"
+    texts = [data["text/plain"] for _, data, _ in shown]
+    assert len(set(texts)) >= 3, "it streams"
+    assert {"text/plain", "text/markdown", "text/html"} <= set(shown[-1][1])
+    kept = shown[-1][2]["qmt"]
+    assert kept["model"] == "smollm2"
+    assert kept["usage"]["completion_tokens"] > 10
+    assert kept["finish_reason"] in ("stop", "length")
+
+    guest.text("from qmt_jupyter.notebook.state import STATE")
+    said = guest.text("print([m['role'] for m in STATE.conversation])")
+    assert said.strip() == "['user', 'assistant']"
+    assert not errors(guest.run("%%chat --max-tokens 5\nGo on."))
+    assert guest.text("print(len(STATE.conversation))").strip() == "4"
+    assert not errors(guest.run("%%chat --new --max-tokens 5\nSomething else."))
+    assert guest.text("print(len(STATE.conversation))").strip() == "2"
+    assert guest.text("print(answer)").strip() in texts[-1]
+
+    token = link.read_text().strip().rpartition("/")[2].partition("?")[0]
+    for each in (host, guest):
+        assert token not in repr(each.published), "the token is in no output and no widget state"
+        assert token[:40] not in repr(each.published)
+    assert guest.text("%qmt_leave").startswith("Left 1 mesh")
+
+
+def test_an_interrupt_ends_the_answer_on_both_sides(kernel, tmp_path):
+    host, guest = kernel("host"), kernel("guest")
+    link = tmp_path / "link"
+    host.text(
+        "import qmt_jupyter as qmt\n"
+        "from qmt_jupyter.providers.echo import Echo\n"
+        "from qmt_jupyter.notebook.state import STATE\n"
+        "h = STATE.host = qmt.host(Echo(delay=0.05, repeat=True), uses=1)\n"
+        f"open({str(link)!r}, 'w').write(h.invite.url)"
+    )
+    guest.text(f"%qmt_join --file {link}")
+    cell = guest.start("%%chat --save never --max-tokens 5000\nfor ever")
+    failed = []
+    interrupted = None
+    for message in guest.messages(cell):
+        if message["msg_type"] == "update_display_data" and interrupted is None:
+            interrupted = time.monotonic()
+            guest.manager.interrupt_kernel()
+        if message["msg_type"] == "error":
+            failed.append((message["content"], time.monotonic() - interrupted))
+    content, seconds = failed[0]
+    assert content["ename"] == "Interrupted"
+    assert seconds < 5, "generous: the machine may be busy"
+    deadline = time.monotonic() + 5
+    while running_on(host) and time.monotonic() < deadline:
+        pass
+    assert running_on(host) == 0
+    assert host.text("print(h._service.provider.cancelled)").strip() == "1"
+    said = guest.text("from qmt_jupyter.notebook.state import STATE; print(STATE.conversation)")
+    assert "for ever" in said, "the text so far is part of the conversation"
+
+
+def test_a_failing_cell_says_one_sentence_and_stops_run_all(kernel):
+    guest = kernel("guest")
+    failed = errors(guest.run("%qmt_join qmt://mesh/join/AwGJ"))[0]
+    assert failed["ename"] == "InviteMalformed"
+    assert len(failed["traceback"]) == 1
+    assert "Copy the whole line" in failed["traceback"][0]
+    failed = errors(guest.run("%%chat\nhello"))[0]
+    assert failed["ename"] == "NotJoined"
+
+
+def test_asking_for_the_link_where_nobody_can_answer_is_one_sentence(kernel):
+    failed = errors(kernel("guest").run("%qmt_join"))[0]
+    assert failed["ename"] == "OptionInvalid"
+    assert len(failed["traceback"]) == 1
+
+
+def test_a_link_in_the_cell_is_warned_of(kernel, tmp_path):
+    host, guest = kernel("host"), kernel("guest")
+    link = tmp_path / "link"
+    share(host, link)
+    assert "now stands in this notebook" in guest.text(f"%qmt_join {link.read_text().strip()}")
+
+
+def test_one_kernel_may_host_and_join_and_uses_its_own_model(kernel, tmp_path):
+    both = kernel("both")
+    link = tmp_path / "link"
+    share(both, link)
+    both.text(f"%qmt_join --file {link}")
+    both.run("%%chat\none two")
+    usage = both.text(
+        "u = h.usage(); print(u['own']['requests'], u['invites'][0]['guests'][0]['requests'])"
+    )
+    assert usage.split() == ["1", "0"]
+
+
+def test_reloading_twenty_times_changes_nothing(kernel, tmp_path):
+    host = kernel("host")
+    share(host, tmp_path / "link")
+    before = host.text("import threading; print(threading.active_count())")
+    host.text("for _ in range(20): get_ipython().run_line_magic('reload_ext', 'qmt_jupyter')")
+    assert host.text("print(threading.active_count())") == before
+    assert "Hosting echo" in host.text("%qmt_status")
+
+
+def test_the_same_host_cell_again_disturbs_no_guest(kernel, tmp_path):
+    host, guest = kernel("host"), kernel("guest")
+    link = tmp_path / "link"
+    share(host, link)
+    guest.text(f"%qmt_join --file {link}")
+    share(host, link)
+    assert not errors(guest.run("%%chat\nstill there"))
+    failed = errors(host.run("%qmt_host --model echo --uses 9"))[0]
+    assert "already" in failed["evalue"]
+
+
+def test_a_kernel_that_ends_frees_the_identity(kernel, tmp_path):
+    host = kernel("host")
+    share(host, tmp_path / "link")
+    pid = host.manager.provisioner.pid
+    host.manager.shutdown_kernel(now=False)
+    with filelock.FileLock(str(host.home / "host" / "lock"), timeout=5):
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        pytest.fail("the kernel's process is still there")
+    assert not (host.home / "host" / "reach.json").exists()
+
+
+def test_help_is_worth_reading(kernel):
+    guest = kernel("guest")
+    replies = guest.client.execute("%%chat?", reply=True, timeout=30)
+    assert "--max-tokens" in replies["content"]["payload"][0]["data"]["text/plain"]
+    assert "--uses" in guest.text("%qmt_host --help")

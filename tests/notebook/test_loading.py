@@ -1,0 +1,50 @@
+"""How little loading costs, and who answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from qmt_jupyter.errors import ModelUnknown, NotHosting, NotJoined
+from qmt_jupyter.notebook.state import State
+
+
+def test_loading_the_extension_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        "shell.run_line_magic('load_ext', 'qmt_jupyter')\n"
+        "heavy = ('iroh', 'zeroconf', 'nacl', 'xllamacpp', 'anywidget', 'msgspec', 'markdown_it')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+        "shell.run_line_magic('unload_ext', 'qmt_jupyter')\n"
+        "print('chat' in shell.magics_manager.magics['cell'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\nFalse\n", done.stderr
+
+
+def test_who_answers_is_the_own_model_first_then_a_mesh_that_has_it():
+    class Joined:
+        models = ({"name": "big"},)
+
+    class Hosting:
+        models = ("small",)
+
+    state = State()
+    with pytest.raises(NotJoined):
+        state.who_answers(None)
+    with pytest.raises(NotHosting):
+        state.hosting()
+    state.meshes["peer"] = Joined()
+    assert state.who_answers(None) is state.meshes["peer"]
+    state.host = Hosting()
+    assert state.who_answers(None) is state.host
+    assert state.who_answers("big") is state.meshes["peer"]
+    with pytest.raises(ModelUnknown):
+        state.who_answers("huge")
+    state.meshes.clear()
+    with pytest.raises(ModelUnknown, match="hosts small"):
+        state.who_answers("big")

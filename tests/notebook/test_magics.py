@@ -1,0 +1,342 @@
+"""The magics in an IPython of this process, with a provider that remembers what it was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+import qmt_jupyter as qmt
+from qmt_jupyter.errors import (
+    GenerationFailed,
+    IdentityInUse,
+    ModelUnknown,
+    NotHosting,
+    NotJoined,
+    OptionInvalid,
+)
+from qmt_jupyter.notebook.chat import Interrupted
+from qmt_jupyter.notebook.display import Growing, Streaming
+from qmt_jupyter.notebook.state import STATE
+from qmt_jupyter.providers.base import Chunk, Model, Provider
+
+
+class Scripted(Provider):
+    """Says what it is told to, and keeps the requests. ``failing``: gives up after the text."""
+
+    models = (Model("scripted", 100),)
+    slots = 4
+    device = "paper"
+
+    def __init__(self, *pieces: str, failing: bool = False) -> None:
+        self.pieces = pieces or ("Hello ", "there.")
+        self.failing = failing
+        self.requests: list[Mapping[str, Any]] = []
+
+    async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        self.requests.append(request)
+        for piece in self.pieces:
+            delta = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
+            yield {"choices": [delta]}
+        if self.failing:
+            raise GenerationFailed("The engine gave up.")
+        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        usage = {"prompt_tokens": 3, "completion_tokens": len(self.pieces), "total_tokens": 5}
+        yield {"choices": [], "usage": usage}
+
+    def said(self, number: int) -> list[tuple[str, str]]:
+        """Roles and texts of one request."""
+        return [(m["role"], m["content"]) for m in self.requests[number]["messages"]]
+
+
+@pytest.fixture
+def shell():
+    """A fresh IPython with the extension; what it hosts and joins is closed afterwards."""
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance(
+        colors="NoColor" if sys.version_info < (3, 11) else "nocolor", history_load_length=0
+    )
+    made.history_manager.enabled = False
+    made.extension_manager.load_extension("qmt_jupyter")
+    yield made
+    for mesh in STATE.meshes.values():
+        mesh.leave()
+    if STATE.host is not None:
+        STATE.host.close()
+    STATE.meshes.clear()
+    STATE.conversation.clear()
+    STATE.host, STATE.host_line = None, ""
+    history = made.history_manager
+    history.end_session()
+    for database in (history, history.shadow_hist if hasattr(history, "shadow_hist") else None):
+        if database is not None and getattr(database, "save_thread", None) is not None:
+            database.save_thread.stop()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def hosting(shell):
+    """This process hosts a provider."""
+
+    def start(provider: Provider) -> Provider:
+        STATE.host = qmt.host(provider, uses=4, name="Team")
+        return provider
+
+    return start
+
+
+def run(shell, code):
+    """Run a cell; returns what it prints, raises what it raises."""
+    with capture_output() as captured:
+        result = shell.run_cell(code)
+    result.raise_error()
+    return captured.stdout + captured.stderr
+
+
+def test_the_second_question_is_sent_with_the_first(shell, hosting):
+    provider = hosting(Scripted())
+    run(shell, "%%chat --system 'Be brief.'\nFirst?")
+    run(shell, "%%chat\nSecond?")
+    assert provider.said(1) == [
+        ("system", "Be brief."),
+        ("user", "First?"),
+        ("assistant", "Hello there."),
+        ("user", "Second?"),
+    ]
+    run(shell, "%%chat --system 'Be long.'\nThird?")
+    assert [text for role, text in provider.said(2) if role == "system"] == ["Be long."]
+    run(shell, "%%chat --new\nFourth?")
+    assert provider.said(3) == [("user", "Fourth?")]
+
+
+def test_parameters_reach_the_model(shell, hosting):
+    provider = hosting(Scripted())
+    run(shell, "%%chat --temperature 0 --max-tokens 7 --seed 3 --model scripted\nHi")
+    asked = provider.requests[0]
+    assert (asked["temperature"], asked["max_tokens"], asked["seed"]) == (0, 7, 3)
+
+
+def test_braces_and_dollars_in_a_prompt_stay(shell, hosting):
+    provider = hosting(Scripted())
+    shell.user_ns["name"] = "expanded"
+    run(shell, "%%chat\n{name} costs $name")
+    run(shell, '%chat {name} costs $name, "isn\'t" it')
+    assert provider.said(0) == [("user", "{name} costs $name")]
+    assert provider.said(1)[-1] == ("user", '{name} costs $name, "isn\'t" it')
+
+
+def test_a_line_may_have_flags_before_its_prompt(shell, hosting):
+    provider = hosting(Scripted())
+    run(shell, "%chat --max-tokens 4 --save said why --not me")
+    assert provider.said(0) == [("user", "why --not me")]
+    assert provider.requests[0]["max_tokens"] == 4
+    assert shell.user_ns["said"] == "Hello there."
+    with pytest.raises(OptionInvalid):
+        run(shell, "%chat --temprature 0 why")
+
+
+def test_the_answer_goes_into_a_variable(shell, hosting):
+    hosting(Scripted("forty ", "two"))
+    run(shell, "%%chat --save number\nHow many?")
+    assert shell.user_ns["number"] == "forty two"
+    for name in ("1st", "class", "a.b"):
+        with pytest.raises(OptionInvalid):
+            run(shell, f"%%chat --save {name}\nHow many?")
+
+
+def test_an_answer_that_fails_is_shown_and_forgotten(shell, hosting):
+    provider = hosting(Scripted("half "))
+    run(shell, "%%chat\nFirst?")
+    provider.failing = True
+    for flags in ("", "--new"):
+        with capture_output() as captured:
+            result = shell.run_cell(f"%%chat {flags}\nSecond?")
+        assert isinstance(result.error_in_exec, GenerationFailed)
+        assert "half" in captured.stdout
+        assert "Traceback" not in captured.stdout + captured.stderr
+    provider.failing = False
+    run(shell, "%%chat\nThird?")
+    assert [text for _, text in provider.said(-1)] == ["First?", "half ", "Third?"]
+
+
+def test_an_interrupted_answer_keeps_its_text_and_fails_the_cell(shell, hosting, monkeypatch):
+    provider = hosting(Scripted("one ", "two ", "three"))
+
+    def interrupt(self, text, footer):
+        if text.endswith("two "):
+            monkeypatch.setattr("qmt_jupyter.notebook.display.Streaming.show", original)
+            raise KeyboardInterrupt
+
+    original = Streaming.show
+    monkeypatch.setattr("qmt_jupyter.notebook.display.Streaming.show", interrupt)
+    with capture_output() as captured:
+        result = shell.run_cell("%%chat --save never\nCount.")
+    assert isinstance(result.error_in_exec, Interrupted)
+    assert "Traceback" not in captured.stdout + captured.stderr
+    assert "never" not in shell.user_ns
+    run(shell, "%%chat\nGo on.")
+    assert provider.said(-1)[:2] == [("user", "Count."), ("assistant", "one two ")]
+
+
+def test_an_error_is_one_line_even_with_an_exception_group_behind_it(shell, monkeypatch):
+    def fail(self, model):
+        group = getattr(__builtins__, "ExceptionGroup", None) or __builtins__.get("ExceptionGroup")
+        try:
+            raise (group("several", [ValueError("x")]) if group else ValueError("x"))
+        except Exception:
+            raise NotJoined("Nobody is there.")  # noqa: B904
+
+    monkeypatch.setattr("qmt_jupyter.notebook.state.State.who_answers", fail)
+    with capture_output() as captured:
+        result = shell.run_cell("%%chat\nhello")
+    assert isinstance(result.error_in_exec, NotJoined)
+    said = (captured.stdout + captured.stderr).strip().splitlines()
+    assert len(said) == 1
+    assert "Nobody is there." in said[0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "error"),
+    [
+        ("%%chat\nhello", NotJoined),
+        ("%%chat\n  ", OptionInvalid),
+        ("%%chat --max-tokens many\nhello", OptionInvalid),
+        ("%%chat --system 'open\nhello", OptionInvalid),
+        ("%qmt_models", NotJoined),
+        ("%qmt_invite", NotHosting),
+        ("%qmt_host --stop", NotHosting),
+        ("%qmt_host --model echo --ttl soon", OptionInvalid),
+        ("%qmt_host --model echo --save a-b", OptionInvalid),
+        ("%qmt_join --file /nowhere/link", OptionInvalid),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_leaves_nothing(shell, cell, error):
+    with pytest.raises(error):
+        run(shell, cell)
+    assert STATE.host is None
+    assert STATE.meshes == {}
+
+
+def test_hosting_inviting_and_stopping(shell, tmp_path):
+    link = tmp_path / "link"
+    said = run(shell, f"%qmt_host --model echo --name Team --save h --link-file {link}")
+    assert "Reachable at 127.0.0.1:" in said
+    assert "can read the prompts" in said
+    assert link.read_text().strip() == shell.user_ns["h"].invite.url
+    assert link.stat().st_mode & 0o077 == 0
+    run(shell, f"%qmt_invite --uses 3 --ttl 1h --save i --link-file {link}")
+    assert link.read_text().strip() == shell.user_ns["i"].url
+    assert shell.user_ns["i"].max_uses == 3
+    assert shell.user_ns["i"].name == "Team"
+    assert "echo" in run(shell, "%qmt_models")
+    assert "Hosting echo" in run(shell, "%qmt_status")
+    with pytest.raises(IdentityInUse):
+        qmt.host("echo")
+    run(shell, "%qmt_host --stop")
+    assert STATE.host is None
+    qmt.host("echo").close()
+
+
+def test_a_guest_joins_asks_and_leaves(shell, monkeypatch):
+    with qmt.host(Scripted(), uses=0, name="Team") as host:
+        monkeypatch.setenv("QMT_INVITE", host.invite.url)
+        assert "Joined Team" in run(shell, "%qmt_join")
+        run(shell, "%qmt_join")
+        assert len(STATE.meshes) == 1, "the same host again replaces the former mesh"
+        assert "Hello there." in run(shell, "%%chat\nhi")
+        with pytest.raises(ModelUnknown):
+            run(shell, "%%chat --model other\nhi")
+        assert run(shell, "%qmt_leave").strip() == "Left 1 mesh."
+        with pytest.raises(NotJoined):
+            run(shell, "%%chat\nhi")
+
+
+def test_the_link_is_asked_for_without_echo(shell, monkeypatch):
+    with qmt.host(Scripted(), name="Team") as host:
+        monkeypatch.setattr("getpass.getpass", lambda prompt: host.invite.url)
+        said = run(shell, "%qmt_join")
+    assert "Joined Team" in said
+    assert "qmt://" not in said
+
+
+def test_help_is_printed_and_nothing_is_run(shell):
+    for name in ("qmt_host", "qmt_invite", "qmt_join", "qmt_models", "qmt_status", "qmt_leave"):
+        assert f"usage: %{name}" in run(shell, f"%{name} --help")
+        assert f"usage: %{name}" in shell.find_line_magic(name).__doc__
+    assert "--max-tokens" in run(shell, "%%chat --help\nhello")
+    assert "--max-tokens" in run(shell, "%chat --help")
+    assert STATE.host is None
+
+
+def test_loading_and_unloading_may_be_repeated(shell, hosting):
+    hosting(Scripted())
+    for _ in range(3):
+        shell.extension_manager.reload_extension("qmt_jupyter")
+    assert "Hosting scripted" in run(shell, "%qmt_status")
+    shell.extension_manager.unload_extension("qmt_jupyter")
+    assert shell.find_line_magic("qmt_status") is None
+    assert shell.find_cell_magic("chat") is None
+    qmt.unload_ipython_extension(shell)
+    qmt.load_ipython_extension(shell)
+    assert "Hosting scripted" in run(shell, "%qmt_status")
+
+
+def test_loading_the_extension_loads_nothing_heavy():
+    heavy = [
+        "anywidget",
+        "iroh",
+        "markdown_it",
+        "msgspec",
+        "nacl",
+        "qrcode",
+        "xllamacpp",
+        "zeroconf",
+    ]
+    code = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell\n"
+        "import qmt_jupyter; before = set(sys.modules)\n"
+        "import qmt_jupyter.notebook.extension; new = set(sys.modules) - before\n"
+        f"print([m for m in new if m.split('.')[0] in {heavy} or m == 'qmt_jupyter.api'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_terminal_is_never_steered_by_a_model(shell, hosting):
+    hosting(Scripted("\x1b[2J\x1b]0;title\x07", "\rover\x08written"))
+    said = run(shell, "%%chat\nhi")
+    assert "written" in said
+    assert not set("\x1b\x07\r\x08") & set(said)
+
+
+def test_drawing_keeps_to_ten_a_second_and_to_the_message_limits(monkeypatch):
+    drawn: list[tuple[float, int]] = []
+    now = 0.0
+
+    class Handle:
+        def update(self, data, **_):
+            drawn.append((now, sum(len(each.encode()) for each in data.values())))
+
+    def first(data, **_):
+        handle = Handle()
+        handle.update(data)
+        return handle
+
+    monkeypatch.setattr("IPython.display.display", first)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    growing, text = Growing(), ""
+    for _ in range(2000):
+        now += 0.01
+        text += "字 and words \n\n"
+        growing.show(text, "")
+    monkeypatch.undo()
+    for second in range(20):
+        sent = [size for at, size in drawn if second <= at < second + 1]
+        assert len(sent) <= 11
+    assert sum(size for _, size in drawn) / 20 < 300_000
