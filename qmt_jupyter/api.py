@@ -38,13 +38,19 @@ class Answer(AnswerState):
         """Pieces of text, as they come."""
         return (piece for piece in self.updates() if piece)
 
-    def updates(self) -> Iterator[str]:
+    def updates(self, tick: Callable[[], None] | None = None) -> Iterator[str]:
         """Like iterating, with an empty piece whenever something else has changed.
 
-        For showing :attr:`position` and the like while there is no text yet.
+        For showing :attr:`position` and the like while there is no text yet. ``tick`` is called
+        in this thread, some ten times a second, while nothing comes.
         """
-        for event in self._events:
-            yield self._take(event)
+        self._events.tick = tick
+        try:
+            for event in self._events:
+                yield self._take(event)
+        finally:
+            # What ticks often knows this answer, and would keep a dropped one alive.
+            self._events.tick = None
 
     def read(self) -> str:
         """Wait for the whole answer and return its text."""

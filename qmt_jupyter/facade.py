@@ -80,6 +80,11 @@ class HostFacts:
         return self._service.peer_id
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has not been closed."""
+        return self._service.is_running
+
+    @property
     def invite(self) -> Invite:
         """The newest invite."""
         return self._invites[-1]

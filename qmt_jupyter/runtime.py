@@ -200,11 +200,13 @@ class Pieces(Generic[T]):
 
     A pump task runs the generator and hands over what it yields, many pieces a wake-up where
     they come fast; past two thousand unread pieces it waits for the consumer. Dropping the
-    object ends the generator.
+    object ends the generator. ``tick`` is called in a waiting thread, some ten times a second,
+    while nothing comes.
     """
 
     def __init__(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
         self._finished = False
+        self.tick: Callable[[], None] | None = None
         # The pump knows the handover only, so that dropping this object can end it.
         self._handover: _Handover[T] = _Handover()
         self._task = submit(self._handover.pump, make)
@@ -228,7 +230,8 @@ class Pieces(Generic[T]):
                 try:
                     return self._handover.pieces.get(timeout=_SLICE)
                 except queue.Empty:
-                    continue
+                    if self.tick is not None:
+                        self.tick()
         except BaseException:
             self.stop()
             raise

@@ -82,7 +82,8 @@ def write_private(path: Path, data: bytes) -> None:
 
     Raises :class:`~qmt_jupyter.errors.HomeNotWritable`.
     """
-    directory = private_directory(path.parent)
+    # A directory that is there already is the user's own affair.
+    directory = path.parent if path.parent.is_dir() else private_directory(path.parent)
     try:
         handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
         try:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
+# Control characters but newline and tab, separators that some take for a new line, what turns
+# the direction of writing, and tags that nobody sees. Not the spaces and joiners that are no
+# ASCII: French, Persian, Japanese and emoji are written with them.
+_STEERING = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+
 
 def plain(text: str) -> str:
-    """A model's text without what would steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    """A model's text without what would steer a terminal; carriage returns just go."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
 
 
 def progress_bar(what: str) -> Callable[[int, int], None]:

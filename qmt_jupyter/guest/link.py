@@ -196,8 +196,9 @@ class HostLink:
             log.debug("the control stream ended: %s", error)
         finally:
             # A request that is still running reads its own last reply first.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.2)
+            if live.flows and not live.connection.is_closed:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.2)
             live.connection.close(CLOSE_NORMAL)
 
     async def _watch(self, live: _Live) -> None:

@@ -86,6 +86,11 @@ class HostService:
         return self._identity.peer_id
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has not been closed."""
+        return not self._stopped
+
+    @property
     def provider(self) -> Provider:
         """What produces the tokens."""
         return self._provider

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import QmtError
+from ..errors import QmtError, printable
 from ..identity.peer_id import short
 from .display import Growing, Streaming
 from .state import State
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from ..api import Answer
 
 
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
 class Interrupted(QmtError):
-    """The answer was stopped from the notebook, here and on the host; its text so far is kept."""
+    """A magic was stopped from the notebook; an answer ends on the host too, and its text stays."""
 
     code = "interrupted"
 
@@ -44,7 +47,8 @@ def turn(
     )
     clock = _Clock()
     try:
-        for piece in answer.updates():
+        # The tick draws what came too soon after the last drawing, when nothing follows it.
+        for piece in answer.updates(lambda: screen.show(answer.text, _waiting(answer))):
             clock.heard(piece)
             screen.show(answer.text, _waiting(answer))
     except KeyboardInterrupt:
@@ -87,13 +91,25 @@ def _waiting(answer: Answer) -> str:
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:
-    """What the saved notebook keeps beside the text; nothing in it is secret."""
-    return {
-        "model": answer.model,
-        "host": short(answer.host) if answer.host else None,
-        "finish_reason": answer.finish_reason,
-        "usage": answer.usage,
+    """What the saved notebook keeps beside the text; nothing in it is secret.
+
+    Names and numbers are the host's: only what has the expected shape is taken.
+    """
+    counts = {
+        key: value
+        for key, value in (answer.usage or {}).items()
+        if key in _COUNTS and isinstance(value, int)
     }
+    return {
+        "model": _shown(answer.model),
+        "host": short(answer.host) if answer.host else None,
+        "finish_reason": _shown(answer.finish_reason),
+        "usage": counts or None,
+    }
+
+
+def _shown(name: str | None) -> str | None:
+    return None if name is None else printable(name, 80)
 
 
 class _Clock:
@@ -107,7 +123,8 @@ class _Clock:
 
     def footer(self, answer: Answer) -> str:
         """Model, host and speed in one line."""
-        parts = [f"{answer.model} on {short(answer.host) if answer.host else 'this kernel'}"]
+        host = short(answer.host) if answer.host else "this kernel"
+        parts = [f"{_shown(answer.model)} on {host}"]
         tokens = (answer.usage or {}).get("completion_tokens")
         if isinstance(tokens, int):
             parts.append(f"{tokens} tokens")

@@ -24,12 +24,13 @@ class Growing:
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self._shown: tuple[str, str] | None = None
         self._drawn = 0.0
         self._wait = 0.0
 
     def show(self, text: str, footer: str) -> None:
-        """Draw unless it was drawn a moment ago."""
-        if time.monotonic() - self._drawn >= self._wait:
+        """Draw what is new, unless something was drawn a moment ago."""
+        if (text, footer) != self._shown and time.monotonic() - self._drawn >= self._wait:
             self._draw(text, footer, {})
 
     def finish(self, text: str, footer: str, metadata: dict[str, Any]) -> None:
@@ -39,14 +40,17 @@ class Growing:
     def _draw(self, text: str, footer: str, metadata: dict[str, Any]) -> None:
         from IPython.display import display
 
+        began = time.monotonic()
         data = markdown.bundle(text, footer)
         if self._handle is None:
             self._handle = display(data, raw=True, display_id=True, metadata=metadata)
         else:
             self._handle.update(data, raw=True, metadata=metadata)
         size = sum(len(each.encode()) for each in data.values())
-        self._wait = max(_FASTEST, size / _BYTES_PER_SECOND)
+        self._shown = (text, footer)
         self._drawn = time.monotonic()
+        # A text that is slow to render leaves the kernel four fifths of its time.
+        self._wait = max(_FASTEST, size / _BYTES_PER_SECOND, 4 * (self._drawn - began))
 
 
 class Streaming:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import keyword
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from .. import flags
 from ..errors import NotJoined, OptionInvalid, QmtError
 from ..settings import write_private
 from ..terminal import progress_bar
+from .arguments import flags_and_prompt, words
 from .display import Growing, Streaming, is_terminal
 from .state import STATE
 
@@ -58,19 +58,17 @@ LINE_CHAT = _parser(
 )
 for _each in (CHAT, LINE_CHAT):
     _each.add_argument("--new", action="store_true", help="start a new conversation")
-LINE_CHAT.add_argument("prompt", nargs=argparse.REMAINDER, help="the question")
+LINE_CHAT.add_argument("prompt", nargs="*", help="the question, as it is")
+_SWITCHES = frozenset({"--new", "--help", "-h"})
 
 
 def _options(parser: flags.Parser, line: str) -> argparse.Namespace | None:
     """The flags of a line, or None when help was asked for and printed."""
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        raise OptionInvalid(f"{parser.prog}: a quotation mark is missing.") from None
-    if "--help" in words or "-h" in words:
+    given = words(parser.prog, line)
+    if "--help" in given or "-h" in given:
         print(parser.format_help())
         return None
-    options: argparse.Namespace = parser.parse_args(words)
+    options: argparse.Namespace = parser.parse_args(given)
     return options
 
 
@@ -89,6 +87,12 @@ def _documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable
             except QmtError as error:
                 error.__context__ = None
                 raise error from None
+            except KeyboardInterrupt:
+                from .chat import Interrupted
+
+                said = f"{parser.prog} was interrupted before it was done."
+            # Raised here, it has no context at all.
+            raise Interrupted(said)
 
         magic.__doc__ = parser.format_help()
         return magic
@@ -108,7 +112,7 @@ class QmtMagics(Magics):
             return
         if options.stop:
             STATE.hosting().close()
-            STATE.host = None
+            STATE.started = None
             print("Stopped hosting.")
             return
         from ..api import host
@@ -123,7 +127,7 @@ class QmtMagics(Magics):
             # The same cell once more, as in Run All: its guests are not to notice.
             self._introduce(options)
             return
-        STATE.host = host(
+        STATE.started = host(
             options.model,
             name=options.name,
             uses=options.uses,
@@ -240,10 +244,8 @@ class QmtMagics(Magics):
     @staticmethod
     def _line_prompt(line: str) -> tuple[argparse.Namespace | None, str]:
         """Of ``%chat``: the flags, and everything after them, which is the prompt."""
-        if not line.lstrip().startswith("-"):
-            return CHAT.parse_args([]), line
-        options = _options(LINE_CHAT, line)
-        return options, "" if options is None else " ".join(options.prompt)
+        leading, prompt = flags_and_prompt(line, _SWITCHES)
+        return _options(LINE_CHAT, leading), prompt
 
     def _progress(self) -> Callable[[int, int], None]:
         if is_terminal(self.shell):

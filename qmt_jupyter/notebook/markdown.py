@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Math is not typeset: in it, \\href could lead anywhere.
 _CLASSES = "qmt-answer mathjax_ignore tex2jax_ignore"
 _LINK_SCHEMES = ("http://", "https://", "mailto:")
+# Beyond, a text made to be slow could hold the kernel for minutes.
+_LONGEST_RENDERED = 100_000
 # The end of a link's text, or of a reference's name, before any other destination.
 _OTHER_LINK = re.compile(r"\](?=[(:])(?![(:]\s*(?:https?://|mailto:))", re.IGNORECASE)
 
@@ -44,7 +46,12 @@ def _render_link(renderer: Any, tokens: Any, index: int, options: Any, environme
 
 
 def html(text: str) -> str:
-    """The text as HTML: no raw HTML, no images, links to the web and to mail only."""
+    """The text as HTML: no raw HTML, no images, links to the web and to mail only.
+
+    A very long text is shown as it is.
+    """
+    if len(text) > _LONGEST_RENDERED:
+        return f'<pre style="white-space:pre-wrap">{escaping.escape(plain(text))}</pre>'
     return str(_parser().render(plain(text)))
 
 
@@ -56,6 +63,8 @@ def markdown(text: str) -> str:
     from one (and a diagram may load images). Everything else is escaped, inline code included.
     """
     lines = plain(text).split("\n")
+    if len(text) > _LONGEST_RENDERED:
+        return "\n".join(_escaped(line) for line in lines)
     blocks = [
         (token.map[0], token.map[1], token.content)
         for token in _parser().parse(plain(text))

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 class State:
     """One kernel's nodes and its conversation (OpenAI messages)."""
 
-    host: Host | None = None
+    started: Host | None = None
     meshes: dict[str, Mesh] = field(default_factory=dict)
     host_line: str = ""
     conversation: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def host(self) -> Host | None:
+        """The running host; one that Python code has closed does not count."""
+        return self.started if self.started is not None and self.started.is_running else None
 
     def hosting(self) -> Host:
         """The running host. Raises :class:`~qmt_jupyter.errors.NotHosting`."""

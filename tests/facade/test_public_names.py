@@ -33,7 +33,8 @@ def test_the_public_names_are_these():
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
-        "chat", "close", "complete", "invite", "invites", "models", "new_invite", "notices", "peer_id",
+        "chat", "close", "complete", "invite", "invites",
+        "is_running", "models", "new_invite", "notices", "peer_id",
         "status", "usage",
     }  # fmt: skip
     assert members(qmt.Mesh) == {"chat", "complete", "leave", "models", "status"}
@@ -153,8 +154,10 @@ def test_nothing_that_is_printed_or_raised_shows_the_token(host, mesh):
 def test_closing_twice_and_asking_after_it_is_clear(provider):
     host = qmt.host(provider)
     mesh = qmt.join(host.invite.url)
+    assert host.is_running
     host.close()
     host.close()
+    assert not host.is_running
     with pytest.raises(Stopped, match="qmt_host"):
         host.chat("x").read()
     mesh.leave()

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from qmt_jupyter import settings
 from qmt_jupyter.errors import (
     AdmissionRefused,
     HomeNotWritable,
@@ -43,6 +44,15 @@ def test_a_key_file_is_private_and_the_identity_stays(tmp_path):
     assert keys.load_or_create(path).public_key == first.public_key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_private_file_leaves_the_directory_of_the_user_as_it_is(tmp_path):
+    tmp_path.chmod(0o755)
+    settings.write_private(tmp_path / "link", b"x")
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "link").stat().st_mode) == 0o600
+    settings.write_private(tmp_path / "new" / "link", b"x")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("content", [b"", b"not hex", b"00" * 31, b"00" * 33, b"\xff\xfe"])

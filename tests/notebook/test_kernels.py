@@ -87,7 +87,7 @@ def test_an_interrupt_ends_the_answer_on_both_sides(kernel, tmp_path):
         "import qmt_jupyter as qmt\n"
         "from qmt_jupyter.providers.echo import Echo\n"
         "from qmt_jupyter.notebook.state import STATE\n"
-        "h = STATE.host = qmt.host(Echo(delay=0.05, repeat=True), uses=1)\n"
+        "h = STATE.started = qmt.host(Echo(delay=0.05, repeat=True), uses=1)\n"
         f"open({str(link)!r}, 'w').write(h.invite.url)"
     )
     guest.text(f"%qmt_join --file {link}")

@@ -32,6 +32,7 @@ def test_who_answers_is_the_own_model_first_then_a_mesh_that_has_it():
 
     class Hosting:
         models = ("small",)
+        is_running = True
 
     state = State()
     with pytest.raises(NotJoined):
@@ -40,7 +41,7 @@ def test_who_answers_is_the_own_model_first_then_a_mesh_that_has_it():
         state.hosting()
     state.meshes["peer"] = Joined()
     assert state.who_answers(None) is state.meshes["peer"]
-    state.host = Hosting()
+    state.started = Hosting()
     assert state.who_answers(None) is state.host
     assert state.who_answers("big") is state.meshes["peer"]
     with pytest.raises(ModelUnknown):

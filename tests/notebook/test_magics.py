@@ -71,7 +71,7 @@ def shell():
         STATE.host.close()
     STATE.meshes.clear()
     STATE.conversation.clear()
-    STATE.host, STATE.host_line = None, ""
+    STATE.started, STATE.host_line = None, ""
     history = made.history_manager
     history.end_session()
     for database in (history, history.shadow_hist if hasattr(history, "shadow_hist") else None):
@@ -85,7 +85,7 @@ def hosting(shell):
     """This process hosts a provider."""
 
     def start(provider: Provider) -> Provider:
-        STATE.host = qmt.host(provider, uses=4, name="Team")
+        STATE.started = qmt.host(provider, uses=4, name="Team")
         return provider
 
     return start
