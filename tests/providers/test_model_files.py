@@ -122,7 +122,12 @@ def test_a_model_that_is_here_needs_no_network_and_no_writing(index, models):
     assert {path.name for path in models.iterdir()} == {"Tiny.gguf"}
 
 
-@pytest.mark.parametrize("damaged", [b"", MODEL[:-1], MODEL[:-1] + b"?", b"GGUF"])
+# Named, because a name made of the bytes themselves is too long for a child's environment.
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", MODEL[:-1], MODEL[:-1] + b"?", b"GGUF"],
+    ids=["empty", "cut off", "changed", "magic only"],
+)
 def test_a_damaged_model_is_fetched_again(index, models, damaged):
     models.mkdir(parents=True)
     (models / "Tiny.gguf").write_bytes(damaged)
