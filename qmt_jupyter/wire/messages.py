@@ -180,8 +180,8 @@ def encoded_size(value: JsonObject) -> int:
 def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
     try:
         return decoder.decode(payload)
-    # ValueError covers msgspec's errors, bad UTF-8 and times out of range.
-    except (ValueError, RecursionError, OverflowError) as error:
+    # ValueError: bad UTF-8, times out of range, and in later releases msgspec's own errors.
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
         raise FrameError(f"not a message: {type(error).__name__}") from None
 
 
