@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import printable
 from .guest.mesh import Route
 from .runtime import Pieces
 from .wire.completions import Completion
@@ -44,7 +45,8 @@ class AnswerState:
     @property
     def model(self) -> str | None:
         """The model that answers; None until it has begun."""
-        return self._completion.started.model if self._completion.started else None
+        started = self._completion.started
+        return None if started is None else printable(started.model)
 
     @property
     def position(self) -> int | None:
@@ -54,7 +56,8 @@ class AnswerState:
     @property
     def finish_reason(self) -> str | None:
         """Why the answer ended: ``stop``, ``length``, ``tool_calls``…; None while it runs."""
-        return self._completion.finish_reason
+        reason = self._completion.finish_reason
+        return None if reason is None else printable(reason)
 
     @property
     def usage(self) -> dict[str, Any] | None:

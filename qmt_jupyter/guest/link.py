@@ -135,6 +135,10 @@ class HostLink:
                         f"The host {short(self.host_id)} answered but did not greet in time."
                     ) from None
                 raise
+            if self._closed:
+                # Left while this was under way.
+                await self._drop()
+                raise errors.NotJoined("This mesh has been left.")
 
     async def _greet(self, endpoint: Endpoint, connection: Connection) -> _Live:
         try:
@@ -172,19 +176,23 @@ class HostLink:
         if not isinstance(answer, messages.Welcome):
             raise ProtocolViolation("The host did not greet.")
         live = _Live(endpoint, connection, control, answer)
-        self._models = answer.models
+        self._take_models(answer.models)
         live.tasks = [
             asyncio.ensure_future(self._read_control(live)),
             asyncio.ensure_future(self._watch(live)),
         ]
         return live
 
+    def _take_models(self, offered: list[messages.ModelOffer]) -> None:
+        # These names are shown to people and asked for by name, so they cannot be cleaned.
+        self._models = [offer for offer in offered if offer.name.isprintable()]
+
     async def _read_control(self, live: _Live) -> None:
         try:
             while (payload := await live.control.receive()) is not None:
                 message = messages.decode_to_guest(payload)
                 if isinstance(message, messages.Models):
-                    self._models = message.models
+                    self._take_models(message.models)
                 elif isinstance(message, messages.Refusal):
                     live.ended = errors.from_remote(
                         message.code, message.sentence, message.retry_after
@@ -247,7 +255,11 @@ class HostLink:
                     continue
                 if isinstance(reply, messages.Failed):
                     raise errors.from_remote(reply.code, reply.sentence, reply.retry_after)
+                # Whoever takes the replies may be slow; the host is not silent meanwhile.
+                flow.listening = False
                 yield reply
+                flow.excuse(time.monotonic())
+                flow.listening = True
         except TransportError:
             raise await self._why(live) from None
         except (FrameError, exchange.ExchangeError) as error:

@@ -82,7 +82,7 @@ class Completion:
                 whole["message"][key] = value
             elif isinstance(value, str):
                 whole["pieces"].setdefault(key, []).append(value)
-            elif value is not None:
+            elif value is not None and key != "tool_calls":
                 whole["message"][key] = value
         text = delta.get("content") if index == 0 else None
         if isinstance(text, str) and text:
@@ -115,7 +115,9 @@ class Completion:
 
 
 def _merge_tool_calls(message: JsonObject, calls: list[Any]) -> None:
-    whole: list[JsonObject] = message.setdefault("tool_calls", [])
+    whole = message.get("tool_calls")
+    if not isinstance(whole, list):
+        whole = message["tool_calls"] = []
     for call in calls:
         if not isinstance(call, dict):
             continue

@@ -52,12 +52,14 @@ class RequestFlow:
     """Checks the order of one request's replies and tells when the host has gone silent.
 
     ``now`` is any monotonic time in seconds. ``sequence`` is the number of the last delta.
+    ``listening`` is False while this side does not read: what it misses then is no silence.
     """
 
     def __init__(self, now: float, after: int = 0) -> None:
         self.state = RequestState.ASKED
         self.sequence = after
         self.used = False
+        self.listening = True
         self._heard = now
 
     def receive(self, reply: Reply, now: float) -> bool:
@@ -107,7 +109,8 @@ class RequestFlow:
 
     def is_silent(self, now: float) -> bool:
         """Whether the host has said nothing for so long that it counts as gone."""
-        return self.state is not RequestState.ENDED and now - self._heard > SILENCE_LIMIT
+        waiting = self.listening and self.state is not RequestState.ENDED
+        return waiting and now - self._heard > SILENCE_LIMIT
 
     def excuse(self, now: float) -> None:
         """Forget a silence that was this side's own, e.g. after the machine slept."""
