@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -54,7 +56,9 @@ class _Runtime:
         async def close_all() -> None:
             with anyio.move_on_after(_EXIT_DEADLINE):
                 for close in reversed(self.closers):
-                    await close()
+                    # What fails to close must not keep the others open.
+                    with contextlib.suppress(Exception):
+                        await close()
             await self.portal.stop(cancel_remaining=True)
 
         try:
@@ -168,7 +172,8 @@ class _Handover(Generic[T]):
 
     def __init__(self) -> None:
         self.pieces: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-        self.wake: Callable[[], None] | None = None
+        # A queue, because a consumer registers from another thread while the pump takes.
+        self.wakers: deque[Callable[[], None]] = deque()
 
     async def pump(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
         """Run the generator and hand over what it yields, then why it ended."""
@@ -190,9 +195,9 @@ class _Handover(Generic[T]):
 
     def _put(self, piece: T | _End) -> None:
         self.pieces.put(piece)
-        wake, self.wake = self.wake, None
-        if wake is not None:
-            wake()
+        while self.wakers:
+            with contextlib.suppress(IndexError):
+                self.wakers.popleft()()
 
 
 class Pieces(Generic[T]):
@@ -270,7 +275,7 @@ class Pieces(Generic[T]):
                         lambda: None if ready.done() else ready.set_result(None)
                     )
 
-            self._handover.wake = wake
+            self._handover.wakers.append(wake)
             # A piece may have come between the look and the registration.
             if self._handover.pieces.empty():
                 await ready

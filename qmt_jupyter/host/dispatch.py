@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from ..errors import GenerationFailed, ModelUnknown, QmtError
+from ..errors import GenerationFailed, ModelUnknown
 from ..providers.base import Provider
 from ..wire.messages import Delta, Done, JsonObject, Queued, Reply, Started, Usage
 from . import allowlist
@@ -33,7 +33,7 @@ class Dispatcher:
         """Replies in the exchange's order, deltas without their numbers (they are all 0).
 
         ``member`` is whom the usage is counted for. Closing the generator stops the engine and
-        frees the slot. Raises a :class:`~qmt_jupyter.errors.QmtError`.
+        frees the slot. Raises a :class:`~qmt_jupyter.errors.QmtError`, or what the provider did.
         """
         request = allowlist.checked(body)
         model = self._model(request.pop("model", None))
@@ -57,7 +57,7 @@ class Dispatcher:
             finally:
                 self._queue.leave(ticket)
             how = "completed"
-        except QmtError:
+        except Exception:
             how = "failed"
             raise
         finally:
