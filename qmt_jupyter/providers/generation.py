@@ -56,10 +56,11 @@ class Generation:
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self._main = threading.main_thread()
+        self._ask: Ask | None = ask
         # Said outright, or it would be a daemon where the loop's thread is one.
         self._thread = threading.Thread(
             target=self._run,
-            args=(ask, body),
+            args=(body,),
             name=f"qmt-generation-{next(_numbers)}",
             daemon=False,
         )
@@ -102,13 +103,16 @@ class Generation:
 
     # In the engine's thread -----------------------------------------------------------------
 
-    def _run(self, ask: Ask, body: bytes) -> None:
+    def _run(self, body: bytes) -> None:
+        ask, self._ask = self._ask, None
         try:
-            if not self._stop:
+            if ask is not None and not self._stop:
                 ask(body, self._on_piece)
         except Exception as error:  # the engine's own kinds; judged in the loop
             self.exception = error
         finally:
+            # The engine goes with its last reference: that is not to be this thread's.
+            del ask
             self._tell(self._on_thread_end)
 
     def _on_piece(self, data: bytes) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+import weakref
 from typing import Any
 
 from qmt_jupyter.providers.generation import Generation
@@ -172,3 +173,28 @@ def test_a_loop_that_is_gone_ends_the_engine():
     loop.close()
     closed.set()
     assert ended.wait(30)
+
+
+def test_the_engine_is_let_go_before_the_end_is_told(run, monkeypatch):
+    class Engine:
+        def ask(self, body, callback):
+            callback(piece("", usage={}))
+
+    tell = Generation._tell
+
+    def tell_and_linger(self, what):
+        told = tell(self, what)
+        time.sleep(0.3)  # the thread is slow to go
+        return told
+
+    monkeypatch.setattr(Generation, "_tell", tell_and_linger)
+
+    async def main() -> None:
+        engine = Engine()
+        left = weakref.ref(engine)
+        generation = start(engine.ask)
+        del engine
+        await generation.ended()
+        assert left() is None
+
+    run(main())
