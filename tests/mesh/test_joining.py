@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_guest_joins_by_the_hints_and_is_answered(person):
     service = await person("host").host()
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     assert "".join(await texts(mesh)) == "one two three"
     assert mesh.models()[0]["name"] == "echo"
     status = mesh.status()[0]
@@ -50,7 +51,7 @@ async def test_a_guest_joins_by_the_hints_and_is_answered(person):
 
 async def test_the_token_alone_is_enough_on_a_local_network(person):
     service = await person("host").host()
-    mesh = await person("guest").join(bare(grant(service)))
+    mesh = await person("guest").join(bare(await grant(service)))
     assert "".join(await texts(mesh)) == "one two three"
     await mesh.close()
     await service.close()
@@ -60,7 +61,8 @@ async def test_wrong_hints_do_no_harm(person):
     service = await person("host").host()
     other = await person("other").host()
     wrong = link.Link(
-        grant(service).invite, link.Hints(("127.0.0.1:9", *grant(other).hints.addresses))
+        (await grant(service)).invite,
+        link.Hints(("127.0.0.1:9", *(await grant(other)).hints.addresses)),
     )
     mesh = await person("guest").join(wrong)
     assert mesh.status()[0]["host"] == service.peer_id
@@ -90,7 +92,7 @@ async def test_an_expired_invite_is_refused_before_any_packet_leaves(person, mon
 
 async def test_an_invite_admits_as_many_guests_as_it_says_and_each_for_good(person):
     service = await person("host").host()
-    granted = grant(service, uses=2)
+    granted = await grant(service, uses=2)
     first = await person("first").join(granted)
     second = await person("second").join(granted)
     with pytest.raises(InviteUsedUp, match="All 2 uses"):
@@ -105,7 +107,7 @@ async def test_an_invite_admits_as_many_guests_as_it_says_and_each_for_good(pers
 async def test_one_person_may_host_and_join_on_one_machine(person):
     both = person("both")
     service = await both.host()
-    mesh = await both.join(grant(service))
+    mesh = await both.join(await grant(service))
     assert "".join(await texts(mesh)) == "one two three"
     await mesh.close()
     await service.close()
@@ -113,7 +115,7 @@ async def test_one_person_may_host_and_join_on_one_machine(person):
 
 async def test_four_guests_chat_side_by_side(person):
     service = await person("host").host(Echo(slots=4, delay=0.002))
-    granted = grant(service)
+    granted = await grant(service)
     meshes = [await person(f"guest {n}").join(granted) for n in range(4)]
     answers = {}
 
@@ -131,7 +133,7 @@ async def test_four_guests_chat_side_by_side(person):
 
 async def test_a_waiting_guest_learns_its_position(person):
     service = await person("host").host(Echo(slots=1, delay=0.005, repeat=True))
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     positions = []
 
     async def ask():
@@ -151,7 +153,7 @@ async def test_a_waiting_guest_learns_its_position(person):
 async def test_closing_an_answer_stops_the_provider(person):
     provider = Echo(delay=0.01, repeat=True)
     service = await person("host").host(provider)
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     replies = mesh.answer(question(max_tokens=100_000))
     async for reply in replies:
         if isinstance(reply, messages.Delta) and reply.seq > 3:
@@ -169,7 +171,7 @@ async def test_closing_an_answer_stops_the_provider(person):
 
 async def test_a_host_that_stops_says_so_to_those_who_wait(person):
     service = await person("host").host(Echo(delay=0.01, repeat=True))
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     with pytest.raises(Stopped, match="stopped hosting"):
         async for reply in mesh.answer(question(max_tokens=100_000)):
             if isinstance(reply, messages.Delta) and reply.seq == 3:
@@ -179,7 +181,7 @@ async def test_a_host_that_stops_says_so_to_those_who_wait(person):
 
 async def test_an_invite_that_expires_ends_what_it_admitted(person, monkeypatch):
     service = await person("host").host()
-    mesh = await person("guest").join(grant(service, lifetime=3600))
+    mesh = await person("guest").join(await grant(service, lifetime=3600))
     later = time.time() + 7200
     monkeypatch.setattr(session.time, "time", lambda: later)
     with pytest.raises(MembershipEnded, match="expired"):
@@ -201,7 +203,7 @@ async def test_an_invite_that_expires_ends_what_it_admitted(person, monkeypatch)
 )
 async def test_a_parameter_outside_the_allowlist_is_refused_by_name(person, parameters, said):
     service = await person("host").host()
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     with pytest.raises(RequestInvalid, match=said):
         await texts(mesh, **parameters)
     await mesh.close()
@@ -210,7 +212,7 @@ async def test_a_parameter_outside_the_allowlist_is_refused_by_name(person, para
 
 async def test_a_model_that_nobody_offers_is_named_with_those_that_are(person):
     service = await person("host").host()
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     with pytest.raises(ModelUnknown, match=r"'gpt-9'.*echo"):
         await texts(mesh, model="gpt-9")
     await mesh.close()
@@ -221,7 +223,7 @@ async def test_a_model_that_nobody_offers_is_named_with_those_that_are(person):
 
 async def test_a_request_too_large_is_refused_before_it_is_sent(person):
     service = await person("host").host()
-    mesh = await person("guest").join(grant(service))
+    mesh = await person("guest").join(await grant(service))
     with pytest.raises(RequestInvalid, match="bytes"):
         await texts(mesh, text="x" * (5 * 1024 * 1024))
     with pytest.raises(RequestInvalid, match="JSON"):
@@ -241,7 +243,7 @@ async def test_a_second_host_on_one_identity_is_refused_and_the_first_goes_on(pe
     first = await person("host").host()
     with pytest.raises(IdentityInUse, match="QMT_HOME"):
         await person("host").host()
-    mesh = await person("guest").join(grant(first))
+    mesh = await person("guest").join(await grant(first))
     await mesh.close()
     await first.close()
     second = await person("host").host()
@@ -258,7 +260,7 @@ async def test_an_interface_that_does_not_exist_is_said_so():
 async def test_a_link_comes_back_by_itself_after_a_loss(person):
     host = person("host")
     service = await host.host()
-    mesh = await person("guest").join(bare(grant(service, uses=1)))
+    mesh = await person("guest").join(bare(await grant(service, uses=1)))
     await service.close()
     service = await host.host()
     assert "".join(await texts(mesh)) == "one two three"
@@ -268,7 +270,7 @@ async def test_a_link_comes_back_by_itself_after_a_loss(person):
 
 async def test_a_guest_of_another_version_is_told_which_side_to_update(person):
     service = await person("host").host()
-    granted = grant(service)
+    granted = await grant(service)
     raw = await RawGuest.connect(granted)
     answer = await raw.greet(raw.greeting(granted.invite.token, version=2))
     assert answer.code == VersionMismatch.code
@@ -281,9 +283,9 @@ async def test_a_guest_of_another_version_is_told_which_side_to_update(person):
 
 async def test_another_hosts_invite_and_a_foreign_statement_are_refused(person):
     service, other = await person("host").host(), await person("other").host()
-    granted = grant(service)
+    granted = await grant(service)
     raw = await RawGuest.connect(granted)
-    answer = await raw.greet(raw.greeting(grant(other).invite.token))
+    answer = await raw.greet(raw.greeting((await grant(other)).invite.token))
     assert (answer.code, answer.sentence) == (
         AdmissionRefused.code,
         "This invite is another host's.",
@@ -304,3 +306,30 @@ async def test_another_hosts_invite_and_a_foreign_statement_are_refused(person):
 
 def test_host_gone_has_a_next_step():
     assert "host is back" in str(HostGone("The host is gone."))
+
+
+async def test_bytes_cross_unchanged_whatever_their_number(person):
+    endpoint = await Endpoint.bind(keys.Identity.fresh().seed, REACH, alpns=(b"bytes",))
+    other = await Endpoint.bind(keys.Identity.fresh().seed, REACH)
+
+    async def give_back():
+        async for connection in endpoint.connections():
+            stream = await connection.accept_stream()
+            while data := await stream.read():
+                await stream.write(data)
+            await stream.finish()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(give_back)
+        port = endpoint.ports[0] or endpoint.ports[1]
+        connection = await other.connect(endpoint.public_key, (f"127.0.0.1:{port}",), b"bytes")
+        stream = await connection.open_stream()
+        for size in (1, 2, 255, 256, 65_537, 1_000_003):
+            sent, back = os.urandom(size), b""
+            tasks.start_soon(stream.write, sent)
+            while len(back) < size:
+                back += await stream.read()
+            assert back == sent
+        tasks.cancel_scope.cancel()
+    await other.close()
+    await endpoint.close()
