@@ -23,6 +23,7 @@ _PUBLIC = {
     "Answer": "api",
     "Host": "api",
     "Invite": "facade",
+    "Limits": "facade",
     "Mesh": "api",
     "QmtError": "errors",
     "host": "api",
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what
     "Host",
     "Mesh",
     "Invite",
+    "Limits",
     "Answer",
     "QmtError",
     "aio",
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from . import aio, errors
     from .api import Answer, Host, Mesh, host, join
     from .errors import QmtError
-    from .facade import Invite
+    from .facade import Invite, Limits
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 from . import nodes, runtime
 from .answers import AnswerState, Event
 from .facade import HostFacts, Invite, MeshFacts
+from .host.limits import UNLIMITED, Limits
+from .host.report import usage_rows
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.base import Provider
@@ -87,22 +89,34 @@ class Host(HostFacts, _Askable):
     """A host running in the background; ``async with`` closes it."""
 
     async def new_invite(
-        self, *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+        self,
+        *,
+        name: str | None = None,
+        uses: int = DEFAULT_USES,
+        ttl: str = DEFAULT_TTL,
+        limits: Limits = UNLIMITED,
     ) -> Invite:
         """Sign another invite; arguments as for :func:`host`."""
-        granted = nodes.terms(name or self.invite.name, uses, ttl)
-
-        made = Invite(await runtime.read_async(lambda: self._service.invite(granted)))
+        granted = nodes.terms(name or self.invite.name, uses, ttl, limits)
+        made = Invite(await runtime.call_async(self._service.invite, granted))
         self._invites.append(made)
         return made
+
+    async def revoke(self, which: str) -> dict[str, Any]:
+        """Revoke an invite or one guest's membership; like :meth:`qmt_jupyter.Host.revoke`."""
+        return await runtime.call_async(self._service.revoke, which)
 
     async def status(self) -> dict[str, Any]:
         """Models, slots, device, guests, waiting requests and addresses, as plain values."""
         return await runtime.read_async(self._service.status)
 
     async def usage(self) -> dict[str, Any]:
-        """The invites, each with its guests and what they used, as plain values."""
+        """The invites, each with its guests, what they used and what remains, as plain values."""
         return await runtime.read_async(self._service.usage)
+
+    async def usage_rows(self) -> list[dict[str, Any]]:
+        """The same with one flat row a guest: ``pandas.DataFrame(await host.usage_rows())``."""
+        return usage_rows(await self.usage())
 
     async def close(self) -> None:
         """Stop hosting; safe to call twice."""
@@ -160,16 +174,17 @@ async def host(
     gpu_layers: int | None = None,
     threads: int | None = None,
     port: int = 0,
+    limits: Limits = UNLIMITED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it; like :func:`qmt_jupyter.host`.
 
     ``progress`` is called from a worker thread.
     """
-    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port)
+    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits)
     return Host(*await runtime.call_async(nodes.start_host, options, progress))
 
 
-async def join(url: str, *, timeout: float = DEADLINE) -> Mesh:
+async def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:
     """Join a mesh by an invite link; like :func:`qmt_jupyter.join`."""
-    return Mesh(*await runtime.call_async(nodes.join_mesh, url, timeout))
+    return Mesh(*await runtime.call_async(nodes.join_mesh, url, name, timeout))

@@ -15,7 +15,9 @@ from . import nodes, runtime
 from .answers import AnswerState, Event
 from .facade import HostFacts, Invite, MeshFacts
 from .guest import remembered as remembering
-from .host.granting import invite_from_files
+from .host import owner
+from .host.limits import UNLIMITED, Limits
+from .host.report import usage_rows
 from .identity import link
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
@@ -116,22 +118,39 @@ class Host(HostFacts, _Askable):
     """A host running in the background. Also a context manager that closes it."""
 
     def new_invite(
-        self, *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+        self,
+        *,
+        name: str | None = None,
+        uses: int = DEFAULT_USES,
+        ttl: str = DEFAULT_TTL,
+        limits: Limits = UNLIMITED,
     ) -> Invite:
         """Sign another invite; arguments as for :func:`host`."""
-        granted = nodes.terms(name or self.invite.name, uses, ttl)
-
-        made = Invite(runtime.read(lambda: self._service.invite(granted)))
+        granted = nodes.terms(name or self.invite.name, uses, ttl, limits)
+        made = Invite(runtime.call(self._service.invite, granted))
         self._invites.append(made)
         return made
+
+    def revoke(self, which: str) -> dict[str, Any]:
+        """Revoke an invite or one guest's membership, by its id or the first characters of it.
+
+        Answers that run end at once, connections close, and it holds after a restart. Returns
+        ``id``, ``kind`` (``invite`` or ``guest``) and ``guests``, how many it stops. Raises
+        :class:`~qmt_jupyter.errors.OptionInvalid` where nothing, or more than one, is meant.
+        """
+        return runtime.call(self._service.revoke, which)
 
     def status(self) -> dict[str, Any]:
         """Models, slots, device, guests, waiting requests and addresses, as plain values."""
         return runtime.read(self._service.status)
 
     def usage(self) -> dict[str, Any]:
-        """The invites, each with its guests and what they used, as plain values."""
+        """The invites, each with its guests, what they used and what remains, as plain values."""
         return runtime.read(self._service.usage)
+
+    def usage_rows(self) -> list[dict[str, Any]]:
+        """The same with one flat row a guest: ``pandas.DataFrame(host.usage_rows())``."""
+        return usage_rows(self.usage())
 
     def close(self) -> None:
         """Stop hosting: tell the guests, end what runs, free the model. Safe to call twice."""
@@ -190,6 +209,7 @@ def host(
     gpu_layers: int | None = None,
     threads: int | None = None,
     port: int = 0,
+    limits: Limits = UNLIMITED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it.
@@ -197,7 +217,8 @@ def host(
     ``model`` is a path to a GGUF file, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, or a
     :class:`~qmt_jupyter.providers.base.Provider`. The first invite is called ``name`` (default:
     this machine's name), admits ``uses`` guests (0: any number) and lives for ``ttl`` (``90s``,
-    ``15m``, ``24h``, ``7d``, ``none``). ``slots`` requests run side by side, each with
+    ``15m``, ``24h``, ``7d``, ``none``); ``limits`` bound what its guests may take together, or
+    each (:class:`qmt_jupyter.Limits`). ``slots`` requests run side by side, each with
     ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is the UDP port (0: a
     free one). ``progress`` is called in this thread with bytes done and in total while a model
     is being fetched.
@@ -205,7 +226,7 @@ def host(
     Raises a :class:`~qmt_jupyter.errors.ConfigurationError` or a
     :class:`~qmt_jupyter.errors.ProviderError`.
     """
-    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port)
+    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits)
     return Host(
         *_wait_showing(progress, lambda report: runtime.submit(nodes.start_host, options, report))
     )
@@ -229,26 +250,49 @@ def _wait_showing(
     return result
 
 
-def join(url: str, *, timeout: float = DEADLINE) -> Mesh:
+def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:
     """Join a mesh by an invite link, within ``timeout`` seconds.
 
+    ``name`` is what the host sees you called, beside your id; nothing is sent without it.
     The link's signature and lifetime are checked before a packet leaves this machine. Raises an
     :class:`~qmt_jupyter.errors.InviteError`, a :class:`~qmt_jupyter.errors.MeshError` (such as
     :class:`~qmt_jupyter.errors.HostNotFound`) or a :class:`~qmt_jupyter.errors.Refused`.
     """
-    return Mesh(*runtime.call(nodes.join_mesh, url, timeout))
+    return Mesh(*runtime.call(nodes.join_mesh, url, name, timeout))
 
 
 def sign_invite(
-    *, name: str | None = None, uses: int = DEFAULT_USES, ttl: str = DEFAULT_TTL
+    *,
+    name: str | None = None,
+    uses: int = DEFAULT_USES,
+    ttl: str = DEFAULT_TTL,
+    limits: Limits = UNLIMITED,
 ) -> Invite:
     """Make an invite for the host of this ``QMT_HOME``, whether it runs now or later.
 
     Arguments as for :func:`host`. Raises :class:`~qmt_jupyter.errors.NotHosting` where there has
     never been a host.
     """
-    granted = nodes.terms(name, uses, ttl)
-    return Invite(invite_from_files(Settings.from_environment().host_dir, granted))
+    granted = nodes.terms(name, uses, ttl, limits)
+    return Invite(owner.make_invite(Settings.from_environment().host_dir, granted))
+
+
+def revoke(which: str) -> dict[str, Any]:
+    """Revoke for the host of this ``QMT_HOME``, from any process; like :meth:`Host.revoke`.
+
+    A host that runs stops who is meant within a few hundredths of a second.
+    """
+    return owner.revoke(Settings.from_environment().host_dir, which)
+
+
+def read_usage() -> dict[str, Any]:
+    """The usage of the host of this ``QMT_HOME``, from any process; like :meth:`Host.usage`."""
+    return owner.usage(Settings.from_environment().host_dir)
+
+
+def rows_of(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """A usage report with one flat row a guest; like :meth:`Host.usage_rows`."""
+    return usage_rows(usage)
 
 
 def remember(url: str) -> None:

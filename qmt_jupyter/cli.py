@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -15,44 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, flags, words
 from .errors import InviteError, NotJoined, OptionInvalid, QmtError, printable
-from .terminal import plain, progress_bar
+from .terminal import Output, plain, progress_bar
 
 if TYPE_CHECKING:
     from .api import Answer, Host
 
 _INTERRUPTED = 130
-
-
-class Output:
-    """Text for people, or one JSON object a line."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-
-    def event(self, event: str, text: str, **fields: Any) -> None:
-        """One thing that happened: ``text`` for people, the fields for programs."""
-        if self.as_json:
-            self.json({"event": event, **fields})
-        elif text:
-            print(text, flush=True)
-
-    def json(self, value: dict[str, Any]) -> None:
-        """One object, one line."""
-        print(json.dumps(value, ensure_ascii=False), flush=True)
-
-    def error(self, error: QmtError) -> None:
-        """What went wrong, and what to do."""
-        if self.as_json:
-            self.json(
-                {
-                    "event": "error",
-                    "code": error.code,
-                    "sentence": error.sentence,
-                    "next_step": error.next_step,
-                }
-            )
-        else:
-            print(f"qmt: {error}", file=sys.stderr, flush=True)
 
 
 # Commands ------------------------------------------------------------------------------------
@@ -61,6 +28,7 @@ class Output:
 def run_host(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt host``: share a model until interrupted."""
     from .api import host
+    from .facade import Limits
 
     with host(
         arguments.model,
@@ -72,6 +40,7 @@ def run_host(arguments: argparse.Namespace, output: Output) -> int:
         gpu_layers=arguments.gpu_layers,
         threads=arguments.threads,
         port=arguments.port,
+        limits=Limits(**flags.limits(arguments)),
         progress=progress_bar("Fetching the model"),
     ) as running:
         announce(running, output)
@@ -112,8 +81,14 @@ def announce(running: Host, output: Output) -> None:
 def run_invite(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt invite``: sign another invite for the host of this ``QMT_HOME``."""
     from .api import sign_invite
+    from .facade import Limits
 
-    made = sign_invite(name=arguments.name, uses=arguments.uses, ttl=arguments.ttl)
+    made = sign_invite(
+        name=arguments.name,
+        uses=arguments.uses,
+        ttl=arguments.ttl,
+        limits=Limits(**flags.limits(arguments)),
+    )
     if output.as_json:
         output.json(
             {
@@ -127,6 +102,46 @@ def run_invite(arguments: argparse.Namespace, output: Output) -> int:
         )
     else:
         print(f"{made.qr()}\n\n{made.url}", flush=True)
+    return 0
+
+
+def run_invites(_arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt invites``: the invites made here, without their guests and without their links."""
+    from .api import read_usage
+    from .tables import invites_table
+
+    invites = read_usage()["invites"]
+    if output.as_json:
+        for invite in invites:
+            output.json({key: value for key, value in invite.items() if key != "guests"})
+    else:
+        print(invites_table(invites))
+    return 0
+
+
+def run_revoke(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt revoke``: stop an invite, or one guest, at once and for good."""
+    from .api import revoke
+    from .words import revoked_line
+
+    done = revoke(arguments.which)
+    output.event("revoked", revoked_line(done), **done)
+    return 0
+
+
+def run_usage(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt usage``: who used what, from the records of the host of this ``QMT_HOME``."""
+    from .api import read_usage, rows_of
+    from .tables import rows_csv, usage_table
+
+    usage = read_usage()
+    if output.as_json:
+        output.json(usage)
+    elif arguments.csv:
+        sys.stdout.write(rows_csv(rows_of(usage)))
+        sys.stdout.flush()
+    else:
+        print(usage_table(usage) or "No invite has been made.")
     return 0
 
 
@@ -181,7 +196,7 @@ def run_join(arguments: argparse.Namespace, output: Output) -> int:
     from .tables import models_table
 
     url = flags.link_from(arguments.link, arguments.file) or ask_for_link()
-    with join(url, timeout=arguments.timeout) as mesh:
+    with join(url, name=arguments.name, timeout=arguments.timeout) as mesh:
         models, status = mesh.models, mesh.status()[0]
     remember(url)
     output.event(
@@ -192,6 +207,8 @@ def run_join(arguments: argparse.Namespace, output: Output) -> int:
         host=status["host"],
         path=status["path"],
         models=models,
+        limits=status["limits"],
+        left=status["left"],
     )
     return 0
 
@@ -222,7 +239,7 @@ def run_chat(arguments: argparse.Namespace, output: Output) -> int:
         raise NotJoined(
             "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
         )
-    with join(url, timeout=arguments.timeout) as mesh:
+    with join(url, name=arguments.name, timeout=arguments.timeout) as mesh:
         asked = time.perf_counter()
         answer = mesh.chat(
             prompt,
@@ -298,6 +315,10 @@ def parser() -> argparse.ArgumentParser:
 
     flags.add_host(command("host", run_host, "share a model until Ctrl-C"))
     flags.add_grant(command("invite", run_invite, "make another invite for the host here"))
+    command("invites", run_invites, "list the invites made here")
+    flags.add_which(command("revoke", run_revoke, "stop an invite or a guest at once"))
+    usage = command("usage", run_usage, "show who used what")
+    usage.add_argument("--csv", action="store_true", help="print one row a guest, as CSV")
     inspect = command("inspect", run_inspect, "read an invite without any network")
     inspect.add_argument("link", nargs="?", help="the invite link")
     inspect.add_argument("--file", metavar="PATH", help="read the invite link from a file")

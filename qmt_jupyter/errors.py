@@ -3,11 +3,14 @@
 QmtError
 ├── InviteError          the link itself: InviteMalformed, InviteSignatureInvalid, InviteExpired
 ├── ConfigurationError   this machine: HomeNotWritable, IdentityDamaged, IdentityInUse, PortInUse,
-│                        OptionInvalid, InterfaceUnknown
+│                        OptionInvalid, InterfaceUnknown, LedgerDamaged, LedgerNewer
 ├── MeshError            the way to the host: HostNotFound, HostGone, VersionMismatch,
 │                        ProtocolViolation, NotJoined, NotHosting
 ├── Refused              the host said no: AdmissionRefused (InviteUsedUp), RequestInvalid,
-│                        ModelUnknown, PromptTooLong, Busy, MembershipEnded, Stopped
+│                        ModelUnknown, PromptTooLong, Busy, Stopped, RecordsUnwritable,
+│                        MembershipEnded (Revoked),
+│                        LimitReached (RequestsUsedUp, TokensUsedUp, TokensReserved,
+│                        RequestRateReached, TokenRateReached, TooManyAtOnce, ModelNotAllowed)
 └── ProviderError        the engine: EngineMissing, ModelFileMissing, ModelFileInvalid,
                          ModelNotLoaded, OutOfMemory, DownloadFailed, GenerationFailed
 
@@ -131,6 +134,23 @@ class InterfaceUnknown(OptionInvalid):
     code = "interface-unknown"
 
 
+class LedgerDamaged(ConfigurationError):
+    """The host's records cannot be read; the file is set aside, never overwritten."""
+
+    code = "ledger-damaged"
+    default_next_step = (
+        "Start again to begin with empty records (invites made before are then refused), or put "
+        "a copy of the file back first."
+    )
+
+
+class LedgerNewer(ConfigurationError):
+    """The host's records were written by a newer release."""
+
+    code = "ledger-newer"
+    default_next_step = "Update qmt-jupyter, or set QMT_HOME to another directory."
+
+
 # The way to the host ------------------------------------------------------------------------
 
 
@@ -207,10 +227,16 @@ class InviteUsedUp(AdmissionRefused):
 
 
 class MembershipEnded(Refused):
-    """The membership has expired or was revoked."""
+    """The membership has expired, or is none of this host's."""
 
     code = "membership-ended"
     default_next_step = "Ask the host for a fresh link."
+
+
+class Revoked(MembershipEnded):
+    """The host has revoked the invite, or this guest's membership."""
+
+    code = "revoked"
 
 
 class RequestInvalid(Refused):
@@ -238,6 +264,67 @@ class Busy(Refused):
 
     code = "busy"
     default_next_step = "Try again in a moment."
+
+
+class LimitReached(Refused):
+    """A limit of the invite does not allow this request, at least not now."""
+
+    code = "limit"
+    default_next_step = "Ask the host for an invite with wider limits."
+
+
+class RequestsUsedUp(LimitReached):
+    """All requests that the invite allows have been made."""
+
+    code = "requests-used-up"
+
+
+class TokensUsedUp(LimitReached):
+    """The invite's tokens are spent, or too few are left for the prompt."""
+
+    code = "tokens-used-up"
+
+
+class TokensReserved(LimitReached):
+    """What is left of the tokens is held by requests that are running."""
+
+    code = "tokens-reserved"
+    default_next_step = "Try again when a running request has ended."
+
+
+class RequestRateReached(LimitReached):
+    """The invite's requests for this minute have been made."""
+
+    code = "request-rate"
+    default_next_step = ""
+
+
+class TokenRateReached(LimitReached):
+    """The invite's tokens for this minute are spent."""
+
+    code = "token-rate"
+    default_next_step = ""
+
+
+class TooManyAtOnce(LimitReached):
+    """As many requests run or wait as the invite allows side by side."""
+
+    code = "too-many-at-once"
+    default_next_step = "Try again when a running request has ended."
+
+
+class ModelNotAllowed(LimitReached):
+    """The invite does not include this model."""
+
+    code = "model-not-allowed"
+    default_next_step = "%qmt_models (or qmt join --json) lists what is offered."
+
+
+class RecordsUnwritable(Refused):
+    """The host cannot write its records, and lets nobody in uncounted."""
+
+    code = "records-unwritable"
+    default_next_step = "Try again later; the host has to free some disk space."
 
 
 class Stopped(Refused):
@@ -302,33 +389,8 @@ class GenerationFailed(ProviderError):
     code = "generation-failed"
 
 
-_BY_CODE: dict[str, type[QmtError]] = {}
-
-
-def _collect(cls: type[QmtError]) -> None:
-    _BY_CODE[cls.code] = cls
-    for sub in cls.__subclasses__():
-        _collect(sub)
-
-
-_collect(QmtError)
-
-
 def printable(text: str, limit: int = _MAX_REMOTE_SENTENCE) -> str:
     """Make remote text safe to show: one line, no control or formatting characters, bounded."""
     kept = "".join(c if c.isprintable() else " " for c in text[: limit * 4])
     kept = " ".join(kept.split())
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
-
-
-def from_remote(code: str, sentence: str, retry_after: float | None = None) -> QmtError:
-    """Rebuild an error that the other side reported as a code and a sentence.
-
-    Both come from the network: the sentence is made printable and the next step is ours. An
-    unknown code becomes a plain :class:`Refused`.
-    """
-    cls = _BY_CODE.get(code, Refused)
-    if not issubclass(cls, (Refused, ProviderError, MeshError, InviteError)):
-        cls = Refused
-    said = printable(sentence) or "The host refused without saying why."
-    return cls(said, retry_after=retry_after)

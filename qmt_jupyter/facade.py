@@ -9,8 +9,11 @@ from typing import Any
 from . import runtime
 from .answers import Event
 from .guest.mesh import GuestMesh, Route
+from .host.limits import Limits
 from .host.service import HostService
 from .identity import link, qr
+
+__all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
 
 
 class Invite:

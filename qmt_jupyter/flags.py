@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import OptionInvalid
 
@@ -50,6 +50,41 @@ def add_grant(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"how long it lives: 90s, 15m, 24h, 7d or none (default {DEFAULT_TTL})",
     )
+    limits = parser.add_argument_group(
+        "limits of the invite, for all its guests together (default: none)"
+    )
+    for flag, text in (
+        ("--requests", "how many requests in all"),
+        ("--tokens", "how many tokens in all, prompts and answers"),
+        ("--requests-per-minute", "how many requests in any minute"),
+        ("--tokens-per-minute", "how many tokens in any minute"),
+        ("--concurrent", "how many requests at once, waiting ones included"),
+        ("--longest-answer", "how many tokens an answer may have"),
+    ):
+        limits.add_argument(flag, type=int, metavar="N", help=text)
+    limits.add_argument(
+        "--allow-model",
+        action="append",
+        metavar="NAME",
+        help="a model that may be asked; repeat it for more (default: all)",
+    )
+    limits.add_argument(
+        "--per-guest", action="store_true", help="the limits hold for each guest by itself"
+    )
+
+
+def limits(options: argparse.Namespace) -> dict[str, Any]:
+    """The limits that were given, as arguments of :class:`qmt_jupyter.Limits`."""
+    return {
+        "requests": options.requests,
+        "tokens": options.tokens,
+        "requests_per_minute": options.requests_per_minute,
+        "tokens_per_minute": options.tokens_per_minute,
+        "concurrent": options.concurrent,
+        "answer_tokens": options.longest_answer,
+        "models": tuple(options.allow_model or ()),
+        "per_guest": options.per_guest,
+    }
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +128,7 @@ def add_chat(parser: argparse.ArgumentParser) -> None:
 
 
 def add_link_sources(parser: argparse.ArgumentParser) -> None:
-    """Where an invite link comes from when it is not typed."""
+    """Where an invite link comes from when it is not typed, and how to join with it."""
     parser.add_argument("--file", metavar="PATH", help="read the invite link from a file")
     parser.add_argument(
         "--timeout",
@@ -101,6 +136,16 @@ def add_link_sources(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_DEADLINE,
         metavar="SECONDS",
         help=f"how long to look for the host (default {DEFAULT_DEADLINE:g})",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="what the host is to see you called (default: nothing)"
+    )
+
+
+def add_which(parser: argparse.ArgumentParser) -> None:
+    """What is to be revoked."""
+    parser.add_argument(
+        "which", metavar="ID", help="the invite's or guest's id, or its first characters"
     )
 
 

@@ -14,6 +14,7 @@ from . import runtime
 from .errors import OptionInvalid
 from .guest.mesh import GuestMesh
 from .host.granting import Terms
+from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import lifetime, link
 from .mesh.locate import DEADLINE
@@ -23,6 +24,7 @@ from .settings import Settings
 
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
+LONGEST_GUEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class HostOptions:
     gpu_layers: int | None = None
     threads: int | None = None
     port: int = 0
+    limits: Limits = UNLIMITED
 
 
 def default_name() -> str:
@@ -45,9 +48,9 @@ def default_name() -> str:
     return platform.node()[:60] or "qmt"
 
 
-def terms(name: str | None, uses: int, ttl: str) -> Terms:
+def terms(name: str | None, uses: int, ttl: str, limits: Limits) -> Terms:
     """An invite's terms from what a person wrote."""
-    return Terms(name=name or default_name(), uses=uses, lifetime=lifetime.parse(ttl))
+    return Terms(name or default_name(), uses, lifetime.parse(ttl), limits)
 
 
 async def start_host(
@@ -61,7 +64,7 @@ async def start_host(
         raise OptionInvalid(f"{options.slots} is not a number of slots; 1 to 256 are possible.")
     if not 0 <= options.port < 65536:
         raise OptionInvalid(f"{options.port} is not a port; 1 to 65535 are.")
-    granted = terms(options.name, options.uses, options.ttl)
+    granted = terms(options.name, options.uses, options.ttl, options.limits)
     settings = Settings.from_environment()
     if isinstance(options.model, Provider):
         provider = options.model
@@ -74,18 +77,33 @@ async def start_host(
         await provider.aclose()
         raise
     try:
-        first = service.invite(granted)
+        first = await service.invite(granted)
     except BaseException:
         await service.close()
         raise
     return service, first, runtime.at_shutdown(service.close)
 
 
-async def join_mesh(url: str, deadline: float = DEADLINE) -> tuple[GuestMesh, Callable[[], None]]:
+async def join_mesh(
+    url: str, name: str | None = None, deadline: float = DEADLINE
+) -> tuple[GuestMesh, Callable[[], None]]:
     """Join by an invite link, with a call that makes the runtime forget the mesh again."""
     granted = link.read(url)
-    mesh = await GuestMesh.join(granted, Settings.from_environment(), deadline=deadline)
+    mesh = await GuestMesh.join(
+        granted, Settings.from_environment(), name=guest_name(name), deadline=deadline
+    )
     return mesh, runtime.at_shutdown(mesh.close)
+
+
+def guest_name(name: str | None) -> str:
+    """The name a guest goes by, as the host will show it. Raises OptionInvalid."""
+    cleaned = (name or "").strip()
+    if len(cleaned) > LONGEST_GUEST_NAME or not cleaned.isprintable():
+        raise OptionInvalid(
+            f"A guest's name has at most {LONGEST_GUEST_NAME} printable characters.",
+            next_step="Choose another one.",
+        )
+    return cleaned
 
 
 async def fetch_model(model: str, progress: Progress | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -35,28 +37,112 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
     now = time.time() if now is None else now
     parts = []
     for invite in usage["invites"]:
-        uses = f"{invite['uses']} of {invite['max_uses']}" if invite["max_uses"] else invite["uses"]
-        ends = invite["expires_at"]
-        left = (
-            "no end" if ends is None else f"{describe(ends - now)} left" if ends > now else "over"
-        )
         name = printable(invite["name"], 60)
-        parts.append(f"Invite {invite['invite_id'][:8]} to {name}: {uses} uses taken, {left}")
+        said = [f"Invite {invite['invite_id'][:8]} to {name}: {_uses(invite)} uses taken"]
+        said += [_ends(invite, now), *_left(invite["left"] or {}, invite["limits"])]
+        parts.append(", ".join(said))
         rows = [
             (
+                guest["membership"][:8],
                 short(guest["peer_id"]),
+                _claimed(guest["claimed_name"]),
                 guest["requests"],
                 guest["running"],
                 guest["prompt_tokens"],
                 guest["completion_tokens"],
-                f"{describe(now - guest['last_seen'])} ago" if guest["last_seen"] else "never",
+                _last_asked(guest, now),
             )
             for guest in invite["guests"]
         ]
         if rows:
-            heads = ("guest", "requests", "running", "tokens in", "tokens out", "last asked")
-            parts.append(table(heads, rows))
+            parts.append(table(_GUEST_HEADS, rows))
     return "\n".join(parts)
+
+
+_GUEST_HEADS = (
+    "id", "guest", "calls itself", "requests", "running", "tokens in", "tokens out", "last asked",
+)  # fmt: skip
+
+
+def invites_table(invites: Sequence[dict[str, Any]], now: float | None = None) -> str:
+    """The invites, newest last."""
+    now = time.time() if now is None else now
+    rows = [
+        (
+            invite["invite_id"][:8],
+            invite["name"],
+            _uses(invite),
+            _ends(invite, now),
+            invite["requests"],
+            invite["prompt_tokens"] + invite["completion_tokens"],
+            limits_phrase(invite["limits"]) or "none",
+        )
+        for invite in invites
+    ]
+    return table(("id", "mesh", "uses", "state", "requests", "tokens", "limits"), rows)
+
+
+def _uses(invite: dict[str, Any]) -> str:
+    return f"{invite['uses']} of {invite['max_uses'] or 'any number'}"
+
+
+def _ends(invite: dict[str, Any], now: float) -> str:
+    if invite["revoked_at"] is not None:
+        return "revoked"
+    ends = invite["expires_at"]
+    if ends is None:
+        return "no end"
+    return f"{describe(ends - now)} left" if ends > now else "over"
+
+
+def _left(left: dict[str, Any], limits: dict[str, Any]) -> list[str]:
+    return [f"{left[key]} of {limits[key]} {key} left" for key in limits if key in left]
+
+
+def _claimed(name: str) -> str:
+    """A guest's own name, marked as nothing but that."""
+    return f'"{name}"' if name else ""
+
+
+def _last_asked(guest: dict[str, Any], now: float) -> str:
+    if guest["revoked_at"] is not None:
+        return "revoked"
+    return f"{describe(now - guest['last_seen'])} ago" if guest["last_seen"] else "never"
+
+
+_LIMIT_WORDS = {
+    "requests": "{} requests",
+    "tokens": "{} tokens",
+    "requests_per_minute": "{} requests a minute",
+    "tokens_per_minute": "{} tokens a minute",
+    "concurrent": "{} at once",
+    "answer_tokens": "answers up to {} tokens",
+}
+
+
+def limits_phrase(limits: dict[str, Any]) -> str:
+    """An invite's limits in words; empty where there is none."""
+    said = [words.format(limits[key]) for key, words in _LIMIT_WORDS.items() if limits.get(key)]
+    if limits.get("models"):
+        said.append(f"only {', '.join(limits['models'])}")
+    if said and limits.get("per_guest"):
+        said.append("each for every guest")
+    return ", ".join(said)
+
+
+def rows_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV with a header. A text that a spreadsheet would compute is made harmless."""
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain_cell(value) for key, value in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def _plain_cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
 def models_table(models: Sequence[dict[str, Any]]) -> str:

@@ -1,10 +1,14 @@
-"""What a terminal shows: a progress bar, and a model's text made harmless."""
+"""What a terminal shows: results, a progress bar, and a model's text made harmless."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
+
+from .errors import QmtError
 
 # Control characters but newline and tab, separators that some take for a new line, what turns
 # the direction of writing, and tags that nobody sees. Not the spaces and joiners that are no
@@ -38,3 +42,35 @@ def progress_bar(what: str) -> Callable[[int, int], None]:
         )
 
     return show
+
+
+class Output:
+    """Text for people, or one JSON object a line."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def event(self, event: str, text: str, **fields: Any) -> None:
+        """One thing that happened: ``text`` for people, the fields for programs."""
+        if self.as_json:
+            self.json({"event": event, **fields})
+        elif text:
+            print(text, flush=True)
+
+    def json(self, value: dict[str, Any]) -> None:
+        """One object, one line."""
+        print(json.dumps(value, ensure_ascii=False), flush=True)
+
+    def error(self, error: QmtError) -> None:
+        """What went wrong, and what to do."""
+        if self.as_json:
+            self.json(
+                {
+                    "event": "error",
+                    "code": error.code,
+                    "sentence": error.sentence,
+                    "next_step": error.next_step,
+                }
+            )
+        else:
+            print(f"qmt: {error}", file=sys.stderr, flush=True)

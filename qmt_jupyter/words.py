@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import printable
 from .identity.lifetime import describe
 from .identity.peer_id import short
-from .tables import models_table, table, usage_table
+from .tables import limits_phrase, models_table, table, usage_table
 
 if TYPE_CHECKING:
     from .api import Host, Mesh
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 READS_PROMPTS = "As host you can read the prompts of your guests; they are told so."
 
 
+def count(number: int, what: str) -> str:
+    """``1 request``, ``2 requests``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def grant_line(invite: Invite) -> str:
     """What an invite grants, without the invite."""
-    uses = (
-        "any number of guests"
-        if not invite.max_uses
-        else ("1 guest" if invite.max_uses == 1 else f"{invite.max_uses} guests")
-    )
+    uses = "any number of guests" if not invite.max_uses else count(invite.max_uses, "guest")
     ends = invite.expires_at
     left = "without end" if ends is None else f"for {describe(ends - time.time())}"
     return f"Invite {invite.invite_id[:8]} to {printable(invite.name, 60)}: {uses}, {left}."
@@ -55,10 +56,40 @@ def joined_lines(mesh: Mesh) -> list[str]:
     """Which mesh, which models, and who can read what is asked."""
     status = mesh.status()[0]
     models = ", ".join(printable(name, 80) for name in status["models"])
+    limits = limits_phrase(status["limits"])
     return [
         f"Joined {status['mesh']} ({status['path']}, host {short(status['host'])}): {models}.",
+        *([f"The invite allows {limits}."] if limits else []),
         "The host can read your prompts. Ask with %%chat.",
     ]
+
+
+def revoked_line(done: dict[str, Any]) -> str:
+    """What a revocation did."""
+    if done["kind"] == "guest":
+        return f"Revoked guest {done['id'][:8]}. What it was asking has ended; it cannot come back."
+    return (
+        f"Revoked invite {done['id'][:8]}, which {count(done['guests'], 'guest')} had used. What "
+        "they were asking has ended; they cannot come back."
+    )
+
+
+def _standing_line(status: dict[str, Any], now: float) -> str:
+    """What a guest has used of an invite, what is left, and where its requests wait."""
+    used, left = status["used"], status["left"]
+    said = [
+        f"{printable(status['mesh'], 60)}: you have made {count(used['requests'], 'request')} with "
+        f"{used['prompt_tokens']} tokens in and {used['completion_tokens']} out"
+    ]
+    said += [
+        f"{left[key]} {key} are left" for key in ("requests", "tokens") if left[key] is not None
+    ]
+    ends = status["expires_at"]
+    said.append("without end" if ends is None else f"ends in {describe(ends - now)}")
+    if status["waiting"]:
+        before = ", ".join(str(each) for each in status["waiting"])
+        said.append(f"waiting, {before} before you")
+    return "; ".join(said) + "."
 
 
 def models_text(host: Host | None, meshes: list[Mesh]) -> str:
@@ -77,10 +108,11 @@ def status_text(host: Host | None, meshes: list[Mesh]) -> str:
     if host is not None:
         status = host.status()
         parts.append(
-            f"Hosting {', '.join(status['models'])}: {status['guests']} guests connected, "
-            f"{status['waiting']} requests waiting.\n{reach_line(status)}"
+            f"Hosting {', '.join(status['models'])}: {count(status['guests'], 'guest')} "
+            f"connected, {count(status['waiting'], 'request')} waiting.\n{reach_line(status)}"
         )
         parts.append(usage_table(host.usage()))
+    joined = [each for mesh in meshes for each in mesh.status()]
     rows = [
         (
             each["mesh"],
@@ -90,10 +122,10 @@ def status_text(host: Host | None, meshes: list[Mesh]) -> str:
             "" if each["rtt_ms"] is None else f"{each['rtt_ms']:.0f} ms",
             each["running"],
         )
-        for mesh in meshes
-        for each in mesh.status()
+        for each in joined
     ]
     if rows:
         heads = ("mesh", "host", "connected", "path", "round trip", "running")
         parts.append(table(heads, rows))
+        parts.append("\n".join(_standing_line(each, time.time()) for each in joined))
     return "\n\n".join(parts) or "Neither hosting nor joined: run %qmt_host or %qmt_join."

@@ -31,6 +31,7 @@ from ..mesh.endpoint import CLOSE_NORMAL, CLOSE_PROTOCOL, Connection, Endpoint, 
 from ..mesh.locate import DEADLINE, locate
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
+from .refusal import from_remote
 
 _TICK = 0.25
 
@@ -53,13 +54,19 @@ class _Live:
 class HostLink:
     """One host, by one invite. Connects when it has to, and again after a loss."""
 
-    def __init__(self, identity: keys.Identity, granted: Link, reach: Reach) -> None:
+    def __init__(
+        self, identity: keys.Identity, granted: Link, reach: Reach, name: str = ""
+    ) -> None:
         self._identity = identity
+        self._name = name
         self._link = granted
         self._reach = reach
         self._live: _Live | None = None
         self._connecting = asyncio.Lock()
         self._models: list[messages.ModelOffer] = []
+        self._limits = messages.Limits()
+        self._standing = messages.Standing()
+        self._positions: dict[exchange.RequestFlow, int] = {}
         self._closed = False
 
     # What is known -------------------------------------------------------------------------
@@ -95,8 +102,19 @@ class HostLink:
             "rtt_ms": None if path is None else path.rtt_ms,
             "models": [offer.name for offer in self._models],
             "running": len(self._live.flows) if self._live else 0,
+            "waiting": sorted(self._positions.values()),
             "expires_at": self._link.invite.expires_at or None,
             "invite_id": self._link.invite.invite_id,
+            "limits": messages.as_dict(self._limits),
+            "used": {
+                "requests": self._standing.requests,
+                "prompt_tokens": self._standing.prompt_tokens,
+                "completion_tokens": self._standing.completion_tokens,
+            },
+            "left": {
+                "requests": self._standing.requests_left,
+                "tokens": self._standing.tokens_left,
+            },
         }
 
     # Connecting ----------------------------------------------------------------------------
@@ -155,6 +173,7 @@ class HostLink:
                             time.time(),
                         ),
                         software=f"qmt-jupyter/{__version__}",
+                        name=self._name,
                     )
                 )
             )
@@ -172,11 +191,12 @@ class HostLink:
         except TransportError:
             raise HostGone("The connection to the host was lost while greeting.") from None
         if isinstance(answer, messages.Refusal):
-            raise errors.from_remote(answer.code, answer.sentence, answer.retry_after)
+            raise from_remote(answer.code, answer.sentence, answer.retry_after)
         if not isinstance(answer, messages.Welcome):
             raise ProtocolViolation("The host did not greet.")
         live = _Live(endpoint, connection, control, answer)
         self._take_models(answer.models)
+        self._limits, self._standing = answer.limits, answer.standing
         live.tasks = [
             asyncio.ensure_future(self._read_control(live)),
             asyncio.ensure_future(self._watch(live)),
@@ -193,10 +213,10 @@ class HostLink:
                 message = messages.decode_to_guest(payload)
                 if isinstance(message, messages.Models):
                     self._take_models(message.models)
+                elif isinstance(message, messages.Standing):
+                    self._standing = message
                 elif isinstance(message, messages.Refusal):
-                    live.ended = errors.from_remote(
-                        message.code, message.sentence, message.retry_after
-                    )
+                    live.ended = from_remote(message.code, message.sentence, message.retry_after)
                     break
                 else:
                     raise FrameError("greeted twice")
@@ -254,7 +274,11 @@ class HostLink:
                 if not flow.receive(reply, time.monotonic()) or isinstance(reply, messages.Beat):
                     continue
                 if isinstance(reply, messages.Failed):
-                    raise errors.from_remote(reply.code, reply.sentence, reply.retry_after)
+                    raise from_remote(reply.code, reply.sentence, reply.retry_after)
+                if isinstance(reply, messages.Queued):
+                    self._positions[flow] = reply.position
+                else:
+                    self._positions.pop(flow, None)
                 # Whoever takes the replies may be slow; the host is not silent meanwhile.
                 flow.listening = False
                 yield reply
@@ -266,6 +290,7 @@ class HostLink:
             raise ProtocolViolation(f"The host broke the exchange ({error}).") from None
         finally:
             live.flows.discard(flow)
+            self._positions.pop(flow, None)
             if channel is not None:
                 with anyio.CancelScope(shield=True):
                     if flow.state is exchange.RequestState.ENDED:

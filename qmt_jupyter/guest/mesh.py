@@ -32,9 +32,9 @@ class GuestMesh:
 
     @classmethod
     async def join(
-        cls, granted: Link, settings: Settings, *, deadline: float = DEADLINE
+        cls, granted: Link, settings: Settings, *, name: str = "", deadline: float = DEADLINE
     ) -> GuestMesh:
-        """Find the invite's host and be admitted.
+        """Find the invite's host and be admitted, under ``name`` if one is given.
 
         Endpoint keys are fresh for this process; the guest's identity vouches for them. Raises
         an :class:`~qmt_jupyter.errors.InviteError`, :class:`~qmt_jupyter.errors.MeshError`,
@@ -42,7 +42,7 @@ class GuestMesh:
         """
         reach = addresses.reach(settings.interfaces)
         identity = keys.load_or_create(settings.guest_dir / "identity.key")
-        first = HostLink(identity, granted, reach)
+        first = HostLink(identity, granted, reach, name)
         await first.connect(deadline)
         return cls([first])
 

@@ -1,21 +1,22 @@
-"""Making invites: by a running host, and by its owner from another process.
+"""Making invites: what they grant, the signature, and where the host is to be found.
 
 Whoever holds the identity's key file can sign. A running host leaves its addresses in a file
-beside it, so that an invite made elsewhere carries them as hints too.
+beside it, so that an invite made by another process carries them as hints too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import settings
-from ..errors import NotHosting, OptionInvalid
+from ..errors import OptionInvalid
 from ..identity import invite, keys, link
+from .limits import UNLIMITED, Limits
+from .rows import InviteRecord
 
 IDENTITY_FILE = "identity.key"
 _REACH_FILE = "reach.json"
@@ -29,6 +30,13 @@ class Terms:
     name: str
     uses: int
     lifetime: int | None
+    limits: Limits = UNLIMITED
+
+    def record(self, made: invite.Invite, now: float) -> InviteRecord:
+        """The ledger's row for an invite that was signed on these terms."""
+        return InviteRecord(
+            made.invite_id, made.name, now, made.expires_at, made.max_uses, self.limits
+        )
 
 
 def sign_invite(identity: keys.Identity, terms: Terms, now: float) -> invite.Invite:
@@ -50,18 +58,6 @@ def sign_invite(identity: keys.Identity, terms: Terms, now: float) -> invite.Inv
         expires_at=0 if terms.lifetime is None else int(now) + terms.lifetime,
         max_uses=terms.uses,
     )
-
-
-def invite_from_files(directory: Path, terms: Terms) -> link.Link:
-    """Sign an invite for the host whose files are in ``directory``, running or not.
-
-    Raises :class:`~qmt_jupyter.errors.NotHosting` where there has never been one.
-    """
-    if not (directory / IDENTITY_FILE).exists():
-        raise NotHosting("There has never been a host here.")
-    identity = keys.load_or_create(directory / IDENTITY_FILE)
-    made = sign_invite(identity, terms, time.time())
-    return link.Link(made, link.Hints(ReachFile(directory).read()))
 
 
 class ReachFile:

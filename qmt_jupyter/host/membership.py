@@ -1,110 +1,186 @@
 """Who is admitted, and whether they still are. Pure: time and randomness are arguments.
 
 The host believes nothing but signatures: the whole token must be its own, the statement must
-tie the guest's identity to the very endpoint that is connected.
+tie the guest's identity to the very endpoint that is connected. What the ledger recorded is
+mirrored here, because every request is checked against it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..errors import AdmissionRefused, InviteUsedUp, MembershipEnded
+from ..errors import AdmissionRefused, MembershipEnded, OptionInvalid, QmtError, Revoked
 from ..identity import invite, statement
+from .account import Account
+from .records import Changes
+from .rows import InviteRecord, Membership, Snapshot
+from .usage import GuestUsage
+
+_SHORTEST_PREFIX = 6
 
 
 @dataclass(frozen=True)
-class Membership:
-    """One guest identity that one invite admitted."""
+class Shown:
+    """What a guest has proved: it holds this invite, and it is this identity."""
 
-    membership_id: str
-    invite_id: str
-    guest_id: str
-    claimed_name: str
-    joined_at: float
-    expires_at: int
-
-    def is_expired(self, now: float) -> bool:
-        """Whether the invite that admitted it is over at ``now`` (seconds since 1970)."""
-        return self.expires_at != 0 and now > self.expires_at
-
-
-@dataclass
-class _Granted:
     invite: invite.Invite
-    members: dict[str, Membership] = field(default_factory=dict)
+    guest_id: str
 
 
-class Memberships:
-    """The memberships of one host, in memory, for as long as the host runs."""
+def verify(
+    token: bytes, shown_statement: bytes, *, endpoint_key: bytes, host_key: bytes, now: float
+) -> Shown:
+    """Verify everything a guest shows; ``endpoint_key`` comes from the connection itself.
 
-    def __init__(self, host_key: bytes) -> None:
-        self._host_key = host_key
-        self._granted: dict[str, _Granted] = {}
-        self._by_id: dict[str, Membership] = {}
+    Raises an :class:`~qmt_jupyter.errors.InviteError` or
+    :class:`~qmt_jupyter.errors.AdmissionRefused`.
+    """
+    shown = invite.from_token(token)
+    if shown.host_key != host_key:
+        raise AdmissionRefused("This invite is another host's.")
+    shown.require_unexpired(now)
+    guest = statement.verify(shown_statement, endpoint_key=endpoint_key, host_key=host_key, now=now)
+    return Shown(shown, guest.guest_id)
 
-    def record(self, made: invite.Invite) -> None:
-        """Know an invite before the first guest shows it, so that it is listed."""
-        self._granted.setdefault(made.invite_id, _Granted(made))
 
-    def admit(
-        self,
-        token: bytes,
-        shown_statement: bytes,
-        *,
-        endpoint_key: bytes,
-        claimed_name: str,
-        membership_id: str,
-        now: float,
-    ) -> Membership:
-        """Verify everything a guest shows and give it its membership, the old one if it has one.
+@dataclass(eq=False)
+class Granted:
+    """An invite and the guests it admitted. ``account`` is theirs together, unless each has one."""
 
-        ``endpoint_key`` comes from the connection. ``membership_id`` is used for a new one.
-        Raises :class:`~qmt_jupyter.errors.InviteError` or
-        :class:`~qmt_jupyter.errors.AdmissionRefused`.
+    record: InviteRecord
+    account: Account
+    members: dict[str, Member] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Member:
+    """One guest of one invite: what was recorded, what it may, and what it has used."""
+
+    membership: Membership
+    granted: Granted
+    account: Account
+    usage: GuestUsage
+
+    def require_live(self, now: float) -> None:
+        """Raise why the membership does not hold at ``now`` (seconds since 1970), if it does not.
+
+        Raises :class:`~qmt_jupyter.errors.Revoked` or
+        :class:`~qmt_jupyter.errors.MembershipEnded`.
         """
-        shown = invite.from_token(token)
-        if shown.host_key != self._host_key:
-            raise AdmissionRefused("This invite is another host's.")
-        shown.require_unexpired(now)
-        guest = statement.verify(
-            shown_statement, endpoint_key=endpoint_key, host_key=self._host_key, now=now
-        )
-        granted = self._granted.setdefault(shown.invite_id, _Granted(shown))
-        known = granted.members.get(guest.guest_id)
-        if known is not None:
-            return known
-        if shown.max_uses and len(granted.members) >= shown.max_uses:
-            raise InviteUsedUp(f"All {shown.max_uses} uses of this invite are taken.")
-        membership = Membership(
-            membership_id=membership_id,
-            invite_id=shown.invite_id,
-            guest_id=guest.guest_id,
-            claimed_name=claimed_name,
-            joined_at=now,
-            expires_at=shown.expires_at,
-        )
-        granted.members[guest.guest_id] = membership
-        self._by_id[membership_id] = membership
-        return membership
+        if (error := self.ended(now)) is not None:
+            raise error
 
-    def require_live(self, membership_id: str, now: float) -> Membership:
-        """The membership if it holds at this moment.
+    def ended(self, now: float) -> QmtError | None:
+        """Why it does not hold any more; None while it does."""
+        if self.granted.record.revoked_at is not None:
+            return Revoked("The host has revoked this invite.")
+        if self.membership.revoked_at is not None:
+            return Revoked("The host has revoked this guest's membership.")
+        if self.granted.record.is_expired(now):
+            return MembershipEnded("The invite that admitted this guest has expired.")
+        return None
 
-        Raises :class:`~qmt_jupyter.errors.MembershipEnded`.
+
+class Register:
+    """Every invite and membership of one host."""
+
+    def __init__(self) -> None:
+        self._granted: dict[str, Granted] = {}
+        self._members: dict[str, Member] = {}
+        self._revoked: dict[str, float] = {}
+        self.owner = GuestUsage()
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot, *, wall: float, clock: float) -> Register:
+        """What the ledger holds; ``wall`` is now since 1970, ``clock`` on the accounts' clock."""
+        register = cls()
+        for made in snapshot.invites:
+            register.add_invite(made)
+        for membership in snapshot.memberships:
+            member = register.add_member(membership)
+            total = snapshot.totals.get(membership.membership_id)
+            if total is not None:
+                member.usage = GuestUsage.from_total(total)
+                member.account.requests += total.requests
+                member.account.tokens += total.prompt_tokens + total.completion_tokens
+        if (own := snapshot.totals.get(None)) is not None:
+            register.owner = GuestUsage.from_total(own)
+        for request in snapshot.recent:
+            asker = register._members.get(request.membership_id or "")
+            if asker is not None:
+                tokens = request.prompt_tokens + request.completion_tokens
+                asker.account.recall(max(0.0, wall - request.asked_at), tokens, clock)
+        return register
+
+    def add_invite(self, made: InviteRecord) -> None:
+        """Know an invite that was recorded; one that is known stays as it is."""
+        if made.invite_id not in self._granted:
+            self._granted[made.invite_id] = Granted(made, Account(made.limits))
+
+    def add_member(self, membership: Membership) -> Member:
+        """Know a membership that was recorded, or take over the name it goes by now."""
+        granted = self._granted[membership.invite_id]
+        if membership.membership_id in self._revoked:  # while its admission was on its way here
+            when = self._revoked[membership.membership_id]
+            membership = replace(membership, revoked_at=when)
+        member = granted.members.get(membership.guest_id)
+        if member is None:
+            limits = granted.record.limits
+            account = Account(limits) if limits.per_guest else granted.account
+            member = Member(membership, granted, account, GuestUsage())
+            granted.members[membership.guest_id] = member
+            self._members[membership.membership_id] = member
+        elif member.membership.revoked_at is None:
+            member.membership = membership
+        return member
+
+    def knows(self, invite_id: str) -> bool:
+        """Whether this invite has been recorded."""
+        return invite_id in self._granted
+
+    def apply(self, changes: Changes) -> list[Member]:
+        """Take over what was added and revoked; returns the members who must stop."""
+        for made in changes.invites.values():
+            self.add_invite(made)
+        stopped: list[Member] = []
+        self._revoked |= changes.revoked
+        for target, when in changes.revoked.items():
+            granted, member = self._granted.get(target), self._members.get(target)
+            if granted is not None and granted.record.revoked_at is None:
+                granted.record = replace(granted.record, revoked_at=when)
+                stopped.extend(granted.members.values())
+            if member is not None and member.membership.revoked_at is None:
+                member.membership = replace(member.membership, revoked_at=when)
+                stopped.append(member)
+        return stopped
+
+    def find(self, text: str) -> str:
+        """The id of the one invite or membership that begins with ``text``.
+
+        Raises :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
-        membership = self._by_id.get(membership_id)
-        if membership is None:
-            raise MembershipEnded("The host does not know this membership.")
-        if membership.is_expired(now):
-            raise MembershipEnded("The invite that admitted this guest has expired.")
-        return membership
+        wanted = text.strip().lower()
+        found = [each for each in (*self._granted, *self._members) if each.startswith(wanted)]
+        if wanted in found:
+            return wanted
+        if len(wanted) < _SHORTEST_PREFIX or not found:
+            raise OptionInvalid(
+                f"No invite or guest of this host has an id that begins with {text[:40]!r}.",
+                next_step=f"%qmt_usage (or qmt usage) lists them; give {_SHORTEST_PREFIX} "
+                "characters or more.",
+            )
+        if len(found) > 1:
+            raise OptionInvalid(
+                f"{len(found)} ids begin with {text[:40]!r}.", next_step="Give more of it."
+            )
+        return found[0]
+
+    def describe(self, target: str) -> tuple[str, int]:
+        """Whether an id is an ``invite`` or a ``guest``, and how many guests it stands for."""
+        granted = self._granted.get(target)
+        return ("invite", len(granted.members)) if granted is not None else ("guest", 1)
 
     @property
-    def invites(self) -> tuple[invite.Invite, ...]:
-        """Every invite made or shown since the host started, oldest first."""
-        return tuple(granted.invite for granted in self._granted.values())
-
-    def members_of(self, invite_id: str) -> tuple[Membership, ...]:
-        """The guests that an invite admitted."""
-        granted = self._granted.get(invite_id)
-        return tuple(granted.members.values()) if granted else ()
+    def granted(self) -> tuple[Granted, ...]:
+        """The invites, oldest first."""
+        return tuple(self._granted.values())

@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from ..errors import Busy, QmtError, Stopped
+from ..errors import Busy, QmtError, Revoked, Stopped, printable
 from ..identity import keys, link
 from ..mesh import addresses, lan
 from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection, Endpoint
 from ..providers.base import Provider
 from ..settings import Settings
 from ..wire import messages
+from . import records
 from .dispatch import Dispatcher
 from .granting import ReachFile, Terms, sign_invite
-from .membership import Memberships
+from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
+from .membership import Member, Register, verify
+from .report import usage_report
+from .rows import Membership
 from .session import Session
-from .usage import OWNER, UsageBook
+from .usage import UsageBook
 
 MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_OF_ONE = 32
 MAX_UNGREETED = 128
+_FLUSH_EVERY = 0.5
 _STOP_DEADLINE = 3.0
 
 log = logging.getLogger(__name__)
@@ -40,12 +48,12 @@ class HostService:
         self._provider = provider
         self._identity = identity
         self._lock = lock
-        self._memberships = Memberships(identity.public_key)
-        self._usage = UsageBook()
-        self._dispatcher = Dispatcher(provider, self._usage)
+        self._register = Register()
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._endings: set[asyncio.Task[None]] = set()
         self._endpoint: Endpoint | None = None
+        self._ledger: Ledger | None = None
         self._reach = addresses.Reach((), (), restricted=False)
         self._lan_state = "starting"
         self._reach_file = ReachFile(directory)
@@ -61,22 +69,42 @@ class HostService:
         reach = addresses.reach(settings.interfaces)
         lock = keys.HostLock(settings.host_dir)
         lock.acquire()
+        service: HostService | None = None
         try:
             identity = keys.load_or_create(settings.host_dir / "identity.key")
             service = cls(provider, identity, lock, settings.host_dir)
             service._reach = reach
+            await service._open_ledger(settings.host_dir)
             service._endpoint = await Endpoint.bind(
                 identity.seed, reach, port=port, alpns=(messages.ALPN,)
             )
             service._reach_file.write(service.addresses)
         except BaseException:
+            with anyio.CancelScope(shield=True):
+                if service is not None and service._endpoint is not None:
+                    await service._endpoint.close()
+                if service is not None and service._ledger is not None:
+                    await service._ledger.close()
             lock.release()
             raise
         service._tasks = [
             asyncio.ensure_future(service._accept()),
             asyncio.ensure_future(service._announce()),
+            asyncio.ensure_future(service._keep_books()),
         ]
         return service
+
+    async def _open_ledger(self, directory: Path) -> None:
+        now = time.time()
+        self._ledger, snapshot = await Ledger.open(directory, self._take_changes, now)
+        self._register = Register.from_snapshot(snapshot, wall=now, clock=time.monotonic())
+        ledger = self._ledger
+        self._usage = UsageBook(
+            snapshot.next_request_id,
+            write=lambda rows: ledger.write(lambda db: records.put_requests(db, rows)),
+            post=lambda rows: ledger.post(lambda db: records.put_requests(db, rows)),
+        )
+        self._dispatcher = Dispatcher(self._provider, self._register, self._usage)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -122,7 +150,7 @@ class HostService:
             "models": [model.name for model in self._provider.models],
             "slots": self._provider.slots,
             "device": self._provider.device,
-            "guests": sum(1 for session in self._sessions if session.membership),
+            "guests": sum(1 for session in self._sessions if session.member),
             "waiting": self._dispatcher.waiting,
             "addresses": list(self.addresses),
             "lan": self._lan_state,
@@ -130,37 +158,84 @@ class HostService:
 
     def usage(self) -> dict[str, Any]:
         """The invites, each with its guests and what they used, as plain values."""
-        invites = []
-        for granted in self._memberships.invites:
-            guests = [
-                {
-                    "membership": member.membership_id,
-                    "peer_id": member.guest_id,
-                    "claimed_name": member.claimed_name,
-                    "joined_at": member.joined_at,
-                    **self._usage.of(member.membership_id).as_dict(),
-                }
-                for member in self._memberships.members_of(granted.invite_id)
-            ]
-            invites.append(
-                {
-                    "invite_id": granted.invite_id,
-                    "name": granted.name,
-                    "expires_at": granted.expires_at or None,
-                    "max_uses": granted.max_uses,
-                    "uses": len(guests),
-                    "guests": guests,
-                }
-            )
-        return {"peer_id": self.peer_id, "invites": invites, "own": self._usage.of(OWNER).as_dict()}
+        return usage_report(self._register, self.peer_id)
 
     # Invites ---------------------------------------------------------------------------------
 
-    def invite(self, terms: Terms) -> link.Link:
-        """Sign a new invite; the link carries where the host is now as hints."""
+    async def invite(self, terms: Terms) -> link.Link:
+        """Sign a new invite and record it; the link carries where the host is now as hints."""
         made = sign_invite(self._identity, terms, time.time())
-        self._memberships.record(made)
+        record = terms.record(made, time.time())
+        await self._writer.write(lambda db: records.add_invite(db, record), durable=True)
+        self._register.add_invite(record)
         return link.Link(made, link.Hints(addresses=self.addresses[: link.MAX_ADDRESSES]))
+
+    async def revoke(self, text: str) -> dict[str, Any]:
+        """Revoke the invite or the guest whose id begins with ``text``, at once and for good.
+
+        Returns its ``id``, whether it is an ``invite`` or a ``guest``, and how many ``guests`` it
+        stops. Raises :class:`~qmt_jupyter.errors.OptionInvalid`.
+        """
+        target, now = self._register.find(text), time.time()
+        kind, guests = self._register.describe(target)
+        self._take_changes(records.Changes(revoked={target: now}))
+        await self._writer.write(lambda db: records.revoke(db, target, now), durable=True)
+        return {"id": target, "kind": kind, "guests": guests}
+
+    def _take_changes(self, changes: records.Changes) -> None:
+        """Know what was added or revoked, here or by another process; who is revoked stops."""
+        stopped = set(self._register.apply(changes))
+        now = time.time()
+        for session in tuple(self._sessions):
+            member = session.member
+            if member in stopped and member is not None:
+                error = member.ended(now) or Revoked("The host has revoked this membership.")
+                task = asyncio.ensure_future(session.end(error))
+                self._endings.add(task)
+                task.add_done_callback(self._endings.discard)
+
+    @property
+    def _writer(self) -> Ledger:
+        if self._ledger is None or self._stopped:
+            raise Stopped("This host has been stopped.", next_step="Run %qmt_host again.")
+        return self._ledger
+
+    async def _admit(self, greeting: messages.Greeting, endpoint_key: bytes) -> Member:
+        now = time.time()
+        shown = verify(
+            greeting.token,
+            greeting.statement,
+            endpoint_key=endpoint_key,
+            host_key=self._identity.public_key,
+            now=now,
+        )
+        wanted = Membership(
+            membership_id=str(uuid.uuid4()),
+            invite_id=shown.invite.invite_id,
+            guest_id=shown.guest_id,
+            claimed_name=printable(greeting.name, 64),
+            joined_at=now,
+        )
+        membership = await self._writer.write(lambda db: records.admit(db, wanted), durable=True)
+        if not self._register.knows(membership.invite_id):
+            # Made by another process a moment ago, and not noticed yet.
+            made = await self._writer.write(
+                lambda db: records.Changes.known(db).invites[membership.invite_id]
+            )
+            self._register.add_invite(made)
+        member = self._register.add_member(membership)
+        theirs = Counter(session.member for session in self._sessions)[member]
+        if theirs >= MAX_CONNECTIONS_OF_ONE:
+            raise Busy(f"This guest has {theirs} connections already.", retry_after=5.0)
+        return member
+
+    async def _keep_books(self) -> None:
+        """Have running requests written down, and revocations looked for while guests are here."""
+        while True:
+            await asyncio.sleep(_FLUSH_EVERY)
+            self._usage.flush()
+            if self._ledger is not None:
+                self._ledger.look_every = LOOK_EVERY if self._sessions else LOOK_SELDOM
 
     # Requests --------------------------------------------------------------------------------
 
@@ -168,12 +243,12 @@ class HostService:
         """The owner's own request, through the same checks and the same queue as any guest's."""
         if self._stopped:
             raise Stopped("This host has been stopped.", next_step="Run %qmt_host again.")
-        return self._dispatcher.answer(OWNER, body)
+        return self._dispatcher.answer(None, body)
 
-    def _offer(self) -> list[messages.ModelOffer]:
+    def _offer(self, member: Member) -> list[messages.ModelOffer]:
         return [
             messages.ModelOffer(name=model.name, context=model.context)
-            for model in self._provider.models
+            for model in self._dispatcher.offered(member.granted.record.limits)
         ]
 
     # Connections -----------------------------------------------------------------------------
@@ -181,13 +256,20 @@ class HostService:
     async def _accept(self) -> None:
         assert self._endpoint is not None
         async for connection in self._endpoint.connections():
-            ungreeted = sum(1 for session in self._sessions if not session.greeted.is_set())
-            if len(self._sessions) >= MAX_CONNECTIONS or ungreeted >= MAX_UNGREETED:
+            self._show_out_who_does_not_greet()
+            if len(self._sessions) >= MAX_CONNECTIONS:
                 connection.close(CLOSE_REFUSED, Busy.code)
                 continue
-            session = Session(connection, self._memberships, self._offer, self._dispatcher.answer)
+            session = Session(connection, self._admit, self._offer, self._dispatcher.answer)
             task = asyncio.ensure_future(self._serve(session, connection))
             self._sessions[session] = task
+
+    def _show_out_who_does_not_greet(self) -> None:
+        """Keep room for a newcomer: the one that has been silent longest goes first."""
+        ungreeted = [session for session in self._sessions if not session.greeted.is_set()]
+        if len(ungreeted) >= MAX_UNGREETED or len(self._sessions) >= MAX_CONNECTIONS:
+            for session in sorted(ungreeted, key=lambda each: each.began)[:1]:
+                self._sessions.pop(session).cancel()
 
     async def _serve(self, session: Session, connection: Connection) -> None:
         try:
@@ -216,19 +298,27 @@ class HostService:
         if self._stopped:
             return
         self._stopped = True
+        self._dispatcher.stopping = True
         error = reason or Stopped("The host has stopped hosting.")
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_STOP_DEADLINE):
                 async with anyio.create_task_group() as goodbyes:
                     for session in tuple(self._sessions):
                         goodbyes.start_soon(session.end, error)
-            tasks = [*self._tasks, *self._sessions.values()]
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=_STOP_DEADLINE)
-            if self._endpoint is not None:
-                await self._endpoint.close()
-            await self._provider.aclose()
-            self._reach_file.remove()
-            self._lock.release()
+            try:
+                await self._close_parts()
+            finally:
+                self._reach_file.remove()
+                self._lock.release()
+
+    async def _close_parts(self) -> None:
+        tasks = [*self._tasks, *self._endings, *self._sessions.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_DEADLINE)
+        if self._endpoint is not None:
+            await self._endpoint.close()
+        await self._provider.aclose()
+        if self._ledger is not None:
+            await self._ledger.close()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -18,20 +17,20 @@ import anyio
 
 from .. import __version__
 from ..errors import (
+    Busy,
     GenerationFailed,
     MembershipEnded,
     ProtocolViolation,
     QmtError,
     VersionMismatch,
-    printable,
 )
 from ..mesh.channel import Channel
 from ..mesh.endpoint import CLOSE_PROTOCOL, CLOSE_REFUSED, Connection, TransportError
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
-from .membership import Membership, Memberships
+from .membership import Member
+from .standing import MAX_STREAMS, limits, standing
 
-MAX_STREAMS = 128
 WRITE_PAUSE = 0.05
 _READING_AT_ONCE = 8
 _ASK_DEADLINE = 20.0
@@ -39,8 +38,10 @@ _GOODBYE = 2.0
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[str, messages.JsonObject], AsyncGenerator[messages.Reply, None]]
-Offer = Callable[[], list[messages.ModelOffer]]
+# A greeting and the endpoint key that the connection proved, to a member; raises a QmtError.
+Admit = Callable[[messages.Greeting, bytes], Awaitable[Member]]
+Answer = Callable[[Member, messages.JsonObject, int], AsyncGenerator[messages.Reply, None]]
+Offer = Callable[[Member], list[messages.ModelOffer]]
 
 
 @dataclass(eq=False)
@@ -53,18 +54,18 @@ class _Running:
 class Session:
     """Serves one connection; :meth:`serve` returns when it has ended."""
 
-    def __init__(
-        self, connection: Connection, memberships: Memberships, offer: Offer, answer: Answer
-    ) -> None:
+    def __init__(self, connection: Connection, admit: Admit, offer: Offer, answer: Answer) -> None:
         self._connection = connection
-        self._memberships = memberships
+        self._admit = admit
         self._offer = offer
         self._answer = answer
         self._running: set[_Running] = set()
         self._reading = asyncio.Semaphore(_READING_AT_ONCE)
         self._heard = time.monotonic()
         self._control: Channel | None = None
-        self.membership: Membership | None = None
+        self._told: messages.Standing | None = None
+        self.began = time.monotonic()
+        self.member: Member | None = None
         self.greeted = asyncio.Event()
 
     async def serve(self) -> None:
@@ -106,20 +107,22 @@ class Session:
             if payload is None:
                 return False
             try:
-                self.membership = self._admit(payload)
+                self.member = member = await self._admit(
+                    self._greeting(payload), self._connection.peer_key
+                )
+                member.require_live(time.time())
             except QmtError as error:
                 await self._refuse(error)
                 return False
-            self._control.set_limit(frames.GREETING_LIMIT)
+            self._told = standing(member)
             self._control.post(
                 messages.encode(
                     messages.Welcome(
                         version=messages.VERSION,
-                        membership=self.membership.membership_id,
-                        models=self._offer(),
-                        limits=messages.Limits(
-                            concurrent=MAX_STREAMS - 1, expires_at=self.membership.expires_at
-                        ),
+                        membership=member.membership.membership_id,
+                        models=self._offer(member),
+                        limits=limits(member),
+                        standing=self._told,
                         software=f"qmt-jupyter/{__version__}",
                     )
                 )
@@ -127,7 +130,8 @@ class Session:
             return True
         return False
 
-    def _admit(self, payload: bytes) -> Membership:
+    @staticmethod
+    def _greeting(payload: bytes) -> messages.Greeting:
         try:
             theirs = messages.peer_version(payload)
             if theirs != messages.VERSION:
@@ -139,14 +143,7 @@ class Session:
             raise ProtocolViolation("The guest's greeting cannot be read.") from None
         if not isinstance(greeting, messages.Greeting):
             raise ProtocolViolation("The guest did not greet.")
-        return self._memberships.admit(
-            greeting.token,
-            greeting.statement,
-            endpoint_key=self._connection.peer_key,
-            claimed_name=printable(greeting.name, 64),
-            membership_id=str(uuid.uuid4()),
-            now=time.time(),
-        )
+        return greeting
 
     async def _refuse(self, error: QmtError) -> None:
         """Say why, and leave the guest a moment to read it before the connection closes."""
@@ -175,6 +172,10 @@ class Session:
         while True:
             await asyncio.sleep(exchange.BEAT_INTERVAL / 2)
             now = time.monotonic()
+            self._tell_standing()
+            if self.member is not None and (error := self.member.ended(time.time())) is not None:
+                await self.end(error)
+                return
             for running in tuple(self._running):
                 beat = running.writer.beat_if_due(now)
                 if beat is not None:
@@ -182,6 +183,15 @@ class Session:
             if self._running and now - self._heard > exchange.ABSENCE_LIMIT:
                 log.info("a guest with running requests has gone silent")
                 self._connection.close(CLOSE_PROTOCOL, "silent")
+
+    def _tell_standing(self) -> None:
+        """Tell the guest what it has used and what remains, when that has changed."""
+        if self.member is None or self._control is None:
+            return
+        now = standing(self.member)
+        if now != self._told:
+            self._told = now
+            self._control.post(messages.encode(now))
 
     async def end(self, error: QmtError) -> None:
         """End the guest's requests and connection with a reason. Safe after it has ended."""
@@ -204,12 +214,13 @@ class Session:
     async def _run(self, running: _Running) -> None:
         channel, writer = running.channel, running.writer
         try:
-            ask = await self._read_ask(channel)
-            if ask is None:
+            read = await self._read_ask(channel)
+            if read is None:
                 return
+            ask, size = read
             watcher = asyncio.ensure_future(self._watch(channel, asyncio.current_task()))
             try:
-                await self._reply(ask, channel, writer)
+                await self._reply(ask, size, channel, writer)
             finally:
                 watcher.cancel()
                 await asyncio.wait([watcher])
@@ -230,7 +241,7 @@ class Session:
             else:
                 await channel.abort()
 
-    async def _read_ask(self, channel: Channel) -> messages.Ask | None:
+    async def _read_ask(self, channel: Channel) -> tuple[messages.Ask, int] | None:
         with anyio.move_on_after(_ASK_DEADLINE):
             async with self._reading:
                 payload = await channel.receive()
@@ -238,10 +249,10 @@ class Session:
                     return None
                 try:
                     frames.require_modest_shape(payload)
-                    return messages.decode_ask(payload)
+                    return messages.decode_ask(payload), len(payload)
                 except FrameError as error:
                     raise ProtocolViolation(f"The request cannot be read ({error}).") from None
-        return None
+        raise Busy(f"The request did not arrive within {_ASK_DEADLINE:g} s.", retry_after=5.0)
 
     async def _watch(self, channel: Channel, request: asyncio.Task[None] | None) -> None:
         """Cancel the request when its guest ends the stream, or says anything more on it."""
@@ -251,19 +262,22 @@ class Session:
             request.cancel()
 
     async def _reply(
-        self, ask: messages.Ask, channel: Channel, writer: exchange.ReplyWriter
+        self, ask: messages.Ask, size: int, channel: Channel, writer: exchange.ReplyWriter
     ) -> None:
-        if self.membership is None:
+        if self.member is None:
             raise MembershipEnded("The host does not know this membership.")
-        member = self._memberships.require_live(self.membership.membership_id, time.time())
-        async with contextlib.aclosing(self._answer(member.membership_id, ask.body)) as replies:
+        self.member.require_live(time.time())
+        async with contextlib.aclosing(self._answer(self.member, ask.body, size)) as replies:
             async for reply in replies:
                 now = time.monotonic()
-                if isinstance(reply, messages.Delta):
-                    channel.post(writer.delta(reply.choices, now))
-                    await channel.drain()
-                else:
+                if not isinstance(reply, messages.Delta):
                     channel.post(writer.frame(reply, now))
+                    continue
+                frame = writer.delta(reply.choices, now)
+                if len(frame) > frames.REPLY_LIMIT:
+                    raise GenerationFailed("The model gave a piece that is too large to send.")
+                channel.post(frame)
+                await channel.drain()
 
     def _fail(self, running: _Running, error: QmtError) -> None:
         if running.writer.ended:

@@ -1,14 +1,18 @@
-"""What each guest has used, counted while it streams.
+"""What each guest has used, counted while it streams, and written down as it goes.
 
-Kept in memory while the host runs. Pieces are counted as tokens as they pass; the engine's own
-count replaces them when the answer ends, so an aborted answer is counted too.
+Pieces are counted as tokens as they pass; the engine's own count replaces them when the answer
+ends, so an answer that was aborted or revoked is counted too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from .account import Grant
+from .rows import Request, Total
 
 OWNER = "this host"
 
@@ -24,6 +28,18 @@ class GuestUsage:
     last_seen: float = 0.0
     ended: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def from_total(cls, total: Total) -> GuestUsage:
+        """What the ledger adds up to."""
+        return cls(
+            total.requests,
+            total.running,
+            total.prompt_tokens,
+            total.completion_tokens,
+            total.last_seen,
+            Counter(total.ended),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
         return {
@@ -37,46 +53,130 @@ class GuestUsage:
 
 
 class RequestUsage:
-    """Counts one running request into its guest's numbers; :meth:`end` is called once."""
+    """Counts one request into its guest's numbers and its row; :meth:`end` is called once.
 
-    def __init__(self, guest: GuestUsage, now: float) -> None:
+    ``recorded`` ends when the ledger holds the request.
+    """
+
+    def __init__(
+        self, book: UsageBook, row: Request, guest: GuestUsage, grant: Grant, clock: float
+    ) -> None:
+        self._book = book
+        self._row = row
         self._guest = guest
-        self._counted = 0
+        self._grant = grant
+        self._asked = clock
+        self.dirty = False
         guest.requests += 1
         guest.running += 1
-        guest.last_seen = now
+        guest.last_seen = row.asked_at
+        self.recorded = book.write(row)
 
-    def piece(self) -> None:
+    @property
+    def tokens(self) -> int:
+        """What the request has taken so far."""
+        return self._row.prompt_tokens + self._row.completion_tokens
+
+    def started(self, clock: float) -> None:
+        """A slot took it: the prompt counts from here."""
+        self._row.queued_s = clock - self._asked
+        self._grant.started = True
+        self.prompt(self._grant.prompt)
+
+    def prompt(self, tokens: int) -> None:
+        """The prompt has so many tokens, as far as is known."""
+        self._guest.prompt_tokens += tokens - self._row.prompt_tokens
+        self._row.prompt_tokens = tokens
+        self.dirty = True
+
+    def piece(self, clock: float) -> None:
         """One more piece was streamed."""
-        self._counted += 1
+        if self._row.first_token_s is None:
+            self._row.first_token_s = clock - self._asked
+        self._row.completion_tokens += 1
         self._guest.completion_tokens += 1
+        self._grant.streamed += 1
+        self.dirty = True
 
     def settle(self, usage: dict[str, Any]) -> None:
         """Replace the running count by the engine's."""
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(completion, int):
-            self._guest.completion_tokens += completion - self._counted
-            self._counted = completion
-        if isinstance(prompt, int):
-            self._guest.prompt_tokens += prompt
+        if isinstance(completion, int) and completion >= 0:
+            self._guest.completion_tokens += completion - self._row.completion_tokens
+            self._row.completion_tokens = completion
+            self._row.estimated = False
+        if isinstance(prompt, int) and prompt >= 0:
+            self.prompt(prompt)
 
-    def end(self, how: str, now: float) -> None:
-        """The request is over: ``completed``, ``cancelled``, ``failed``."""
+    def as_openai(self) -> dict[str, Any]:
+        """OpenAI's usage object from what was counted here, where the engine gave none."""
+        row = self._row
+        return {
+            "prompt_tokens": row.prompt_tokens,
+            "completion_tokens": row.completion_tokens,
+            "total_tokens": self.tokens,
+            "estimated": True,
+        }
+
+    def end(self, how: str, now: float, clock: float) -> None:
+        """The request is over; ``how`` is one of :data:`~.rows.HOW_ENDED`."""
+        self._row.how, self._row.ended_at = how, now
         self._guest.running -= 1
         self._guest.ended[how] += 1
         self._guest.last_seen = now
+        self._grant.settle(self._row.prompt_tokens, self._row.completion_tokens, clock)
+        self._book.ended(self, self._row)
+
+    def snapshot(self) -> Request:
+        """The row as it stands now."""
+        self.dirty = False
+        return replace(self._row)
 
 
 class UsageBook:
-    """The numbers of all memberships, and of the host's own use under :data:`OWNER`."""
+    """Gives every request its row and hands rows on to be kept.
 
-    def __init__(self) -> None:
-        self._guests: dict[str, GuestUsage] = {}
+    ``write`` returns what can be awaited until the rows are kept; ``post`` does it by and by.
+    """
 
-    def of(self, membership_id: str) -> GuestUsage:
-        """A membership's numbers; zeros for one that has asked nothing yet."""
-        return self._guests.setdefault(membership_id, GuestUsage())
+    def __init__(
+        self,
+        next_id: int,
+        write: Callable[[list[Request]], Awaitable[None]],
+        post: Callable[[list[Request]], None],
+    ) -> None:
+        self._next_id = next_id
+        self._write = write
+        self._post = post
+        self._running: set[RequestUsage] = set()
 
-    def begin(self, membership_id: str, now: float) -> RequestUsage:
-        """A request starts to be counted."""
-        return RequestUsage(self.of(membership_id), now)
+    def begin(
+        self,
+        membership_id: str | None,
+        guest: GuestUsage,
+        grant: Grant,
+        model: str,
+        now: float,
+        clock: float,
+    ) -> RequestUsage:
+        """A request was let in and starts to be counted (``membership_id`` None: the owner's)."""
+        row = Request(self._next_id, membership_id, model, now)
+        self._next_id += 1
+        counted = RequestUsage(self, row, guest, grant, clock)
+        self._running.add(counted)
+        return counted
+
+    def write(self, row: Request) -> Awaitable[None]:
+        """Have one row kept as it is now, for certain."""
+        return self._write([replace(row)])
+
+    def ended(self, counted: RequestUsage, row: Request) -> None:
+        """A request is over: its last row is written, and nobody waits for it."""
+        self._running.discard(counted)
+        self._post([replace(row)])
+
+    def flush(self) -> None:
+        """Have the rows kept that have changed since they were last; call it every half second."""
+        rows = [each.snapshot() for each in self._running if each.dirty]
+        if rows:
+            self._post(rows)

@@ -17,6 +17,7 @@ from ..errors import HomeNotWritable, IdentityDamaged, IdentityInUse
 from . import peer_id
 
 SIGNATURE_SIZE = 64
+_LOCK_PATIENCE = 0.1
 
 
 class Identity:
@@ -91,10 +92,13 @@ class HostLock:
 
     def __init__(self, directory: Path) -> None:
         settings.private_directory(directory)
-        self._lock = filelock.FileLock(str(directory / "lock"), timeout=0, is_singleton=False)
+        # A moment's patience: somebody may just be looking whether it is held.
+        self._lock = filelock.FileLock(
+            str(directory / "lock"), timeout=_LOCK_PATIENCE, is_singleton=False
+        )
 
     def acquire(self) -> None:
-        """Take the lock or raise :class:`~qmt_jupyter.errors.IdentityInUse` at once."""
+        """Take the lock or raise :class:`~qmt_jupyter.errors.IdentityInUse`."""
         try:
             self._lock.acquire()
         except filelock.Timeout:
@@ -103,6 +107,15 @@ class HostLock:
             raise HomeNotWritable(
                 f"{self._lock.lock_file} cannot be written ({error.strerror or error})."
             ) from None
+
+    def is_held(self) -> bool:
+        """Whether a host runs on this identity now, here or in another process."""
+        try:
+            self._lock.acquire(timeout=0)
+        except (filelock.Timeout, OSError):
+            return True
+        self._lock.release()
+        return False
 
     def release(self) -> None:
         """Give it back; safe to call twice."""

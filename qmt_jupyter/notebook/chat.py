@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
+_CUT = {
+    "length": "cut off at the longest length allowed",
+    "budget": "cut off: the invite's tokens are spent",
+    "rate": "cut off: the invite's tokens for this minute are spent",
+}
+
+
 class Interrupted(QmtError):
     """A magic was stopped from the notebook; an answer ends on the host too, and its text stays."""
 
@@ -133,6 +140,6 @@ class _Clock:
             spent = time.perf_counter() - self._first
             if isinstance(tokens, int) and tokens > 1 and spent > 0:
                 parts.append(f"{(tokens - 1) / spent:.0f} tokens/s")
-        if answer.finish_reason == "length":
-            parts.append("cut off at the longest length allowed")
+        if answer.finish_reason in _CUT:
+            parts.append(_CUT[answer.finish_reason])
         return " · ".join(parts)

@@ -6,7 +6,10 @@ from typing import Any
 
 from . import magics
 
-_LINE = ("qmt_host", "qmt_invite", "qmt_join", "qmt_models", "qmt_status", "qmt_leave", "chat")
+_LINE = (
+    "qmt_host", "qmt_invite", "qmt_revoke", "qmt_usage",
+    "qmt_join", "qmt_models", "qmt_status", "qmt_leave", "chat",
+)  # fmt: skip
 _CELL = ("chat",)
 
 

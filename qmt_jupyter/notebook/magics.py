@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import keyword
 import sys
 from collections.abc import Callable
@@ -44,6 +45,10 @@ HOST = _parser("%qmt_host", "Share a model from this kernel.", flags.add_host, _
 _add_save(HOST)
 HOST.add_argument("--stop", action="store_true", help="stop hosting")
 INVITE = _parser("%qmt_invite", "Make another invite.", flags.add_grant, _add_link_file, _add_save)
+REVOKE = _parser("%qmt_revoke", "Stop an invite, or one guest, at once.", flags.add_which)
+USAGE = _parser("%qmt_usage", "Show who used what, and what remains.", _add_save)
+for _flag, _text in (("--json", "print one JSON object"), ("--csv", "print one row a guest")):
+    USAGE.add_argument(_flag, action="store_true", help=_text)
 JOIN = _parser("%qmt_join", "Join a mesh by an invite link.", flags.add_link_sources)
 JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
 MODELS = _parser("%qmt_models", "List the models that %%chat can ask.")
@@ -116,6 +121,7 @@ class QmtMagics(Magics):
             print("Stopped hosting.")
             return
         from ..api import host
+        from ..facade import Limits
 
         self._free_name(options.save)
         if STATE.host is not None:
@@ -137,6 +143,7 @@ class QmtMagics(Magics):
             gpu_layers=options.gpu_layers,
             threads=options.threads,
             port=options.port,
+            limits=Limits(**flags.limits(options)),
             progress=self._progress(),
         )
         STATE.host_line = line
@@ -149,9 +156,45 @@ class QmtMagics(Magics):
         if (options := _options(INVITE, line)) is None:
             return
         self._free_name(options.save)
-        made = STATE.hosting().new_invite(name=options.name, uses=options.uses, ttl=options.ttl)
+        from ..facade import Limits
+
+        made = STATE.hosting().new_invite(
+            name=options.name,
+            uses=options.uses,
+            ttl=options.ttl,
+            limits=Limits(**flags.limits(options)),
+        )
         self._keep(options.save, made)
         self._hand_over(made, options.link_file)
+
+    @no_var_expand
+    @line_magic
+    @_documented(REVOKE)
+    def qmt_revoke(self, line: str) -> None:
+        if (options := _options(REVOKE, line)) is None:
+            return
+        from ..words import revoked_line
+
+        print(revoked_line(STATE.hosting().revoke(options.which)))
+
+    @no_var_expand
+    @line_magic
+    @_documented(USAGE)
+    def qmt_usage(self, line: str) -> None:
+        if (options := _options(USAGE, line)) is None:
+            return
+        from ..api import rows_of
+        from ..tables import rows_csv, usage_table
+
+        self._free_name(options.save)
+        usage = STATE.hosting().usage()
+        if options.json:
+            print(json.dumps(usage, ensure_ascii=False))
+        elif options.csv:
+            print(rows_csv(rows_of(usage)), end="")
+        elif options.save is None:
+            print(usage_table(usage))
+        self._keep(options.save, rows_of(usage))
 
     @no_var_expand
     @line_magic
@@ -169,7 +212,7 @@ class QmtMagics(Magics):
                 "%qmt_join without it asks for it unseen.",
                 file=sys.stderr,
             )
-        mesh = join(url, timeout=options.timeout)
+        mesh = join(url, name=options.name, timeout=options.timeout)
         host_id = mesh.status()[0]["host"]
         former = STATE.meshes.pop(host_id, None)
         STATE.meshes[host_id] = mesh

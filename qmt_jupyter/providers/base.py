@@ -51,8 +51,10 @@ class Provider(abc.ABC):
     def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """Run one chat completion and yield its chunks as they come.
 
-        ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. The
-        stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
+        ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. A provider
+        that knows the prompt's length before the answer begins says so in a chunk of its own,
+        ``{"choices": [], "prompt_tokens": N}``, which goes no further than the host. The stream
+        ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
         choices. Closing the generator, or cancelling the task that awaits it, stops the engine.
 
         Raises :class:`~qmt_jupyter.errors.RequestInvalid`,

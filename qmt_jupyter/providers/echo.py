@@ -77,6 +77,7 @@ class Echo(Provider):
         count = 0
         ended = False
         try:
+            yield {"choices": [], "prompt_tokens": prompt_tokens}
             yield chunk({"role": "assistant", "content": ""})
             for piece in pieces:
                 if self._delay:

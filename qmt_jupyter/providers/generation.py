@@ -49,6 +49,7 @@ class Generation:
         self.complete = False
         self._pieces: deque[Chunk] = deque()
         self._stop = False
+        self._prompt_known = False
         self._signalled = False  # the loop has been told, or will look by itself
         self._delivered = 0
         self._loop = loop
@@ -122,7 +123,7 @@ class Generation:
                 return True
             chunk = json.loads(data)
             if "prompt_progress" in chunk:
-                return False
+                return self._on_progress(chunk["prompt_progress"])
             if "choices" not in chunk:
                 self.refusal = chunk.get("error") or chunk
                 return True
@@ -135,6 +136,16 @@ class Generation:
         except Exception as error:
             self.exception = error
             return True
+        return self._stop or self._loop.is_closed()
+
+    def _on_progress(self, progress: dict[str, Any]) -> bool:
+        # The first one says how long the prompt is, before the engine has read it.
+        if not self._prompt_known:
+            self._prompt_known = True
+            self._pieces.append({"choices": [], "prompt_tokens": int(progress["total"])})
+            if not self._signalled:
+                self._signalled = True
+                return not self._tell(self._wake.set)
         return self._stop or self._loop.is_closed()
 
     def _tell(self, what: Callable[[], None]) -> bool:

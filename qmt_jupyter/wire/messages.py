@@ -34,13 +34,28 @@ class ModelOffer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a membership may do: requests at once, and until when (seconds since 1970; 0: open)."""
+    """What the invite allows: until when (seconds since 1970; 0: open), and its limits.
 
-    concurrent: Count = 0
+    None where there is none: requests at once, in all and a minute, tokens in all and a minute,
+    the longest answer in tokens; for all its guests together or for each by itself.
+    """
+
     expires_at: Count = 0
+    concurrent: Count | None = None
+    requests: Count | None = None
+    tokens: Count | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    answer_tokens: Count | None = None
+    per_guest: bool = False
 
 
 # Control stream, guest to host ----------------------------------------------------------------
+
+
+def as_dict(value: msgspec.Struct) -> JsonObject:
+    """A message's fields as plain values."""
+    return msgspec.structs.asdict(value)
 
 
 class Greeting(Message, frozen=True, tag="greeting"):
@@ -60,6 +75,16 @@ class Present(Message, frozen=True, tag="present"):
 # Control stream, host to guest ----------------------------------------------------------------
 
 
+class Standing(Message, frozen=True, tag="standing"):
+    """What this guest has used, and what remains of the invite (None: not limited)."""
+
+    requests: Count = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    requests_left: Count | None = None
+    tokens_left: Count | None = None
+
+
 class Welcome(Message, frozen=True, tag="welcome"):
     """The guest is admitted. ``mesh`` is the invite's mesh name."""
 
@@ -67,6 +92,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     membership: Name
     models: Annotated[list[ModelOffer], msgspec.Meta(max_length=256)]
     limits: Limits = Limits()
+    standing: Standing = Standing()
     software: Name = ""
 
 
@@ -149,7 +175,7 @@ class Beat(Message, frozen=True, tag="beat"):
 
 
 FromGuest = Union[Greeting, Present]  # noqa: UP007  (msgspec reads the union at run time)
-ToGuest = Union[Welcome, Refusal, Models]  # noqa: UP007
+ToGuest = Union[Welcome, Refusal, Models, Standing]  # noqa: UP007
 Reply = Union[Queued, Started, Delta, Usage, Done, Failed, Beat]  # noqa: UP007
 Final = (Done, Failed)
 

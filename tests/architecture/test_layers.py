@@ -107,7 +107,13 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "identity.invite": IO | FILES | CLOCK_AND_CHANCE,
     "identity.statement": IO | FILES | CLOCK_AND_CHANCE,
     "host.allowlist": IO | FILES | CLOCK_AND_CHANCE,
+    "host.account": IO | FILES | CLOCK_AND_CHANCE,
+    "host.limits": IO | FILES | CLOCK_AND_CHANCE,
     "host.membership": IO | FILES | CLOCK_AND_CHANCE,
+    "host.records": IO | FILES | CLOCK_AND_CHANCE,
+    "host.report": IO | FILES | CLOCK_AND_CHANCE,
+    "host.rows": IO | FILES | CLOCK_AND_CHANCE,
+    "host.standing": IO | FILES | CLOCK_AND_CHANCE,
     "host.queue": CLOCK_AND_CHANCE,
 }
 

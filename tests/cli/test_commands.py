@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -185,3 +186,76 @@ def test_the_demo_does_the_whole_job(homes):
     assert figures["model"] == "echo"
     assert figures["host_usage"]["invites"][0]["uses"] == 1
     assert done.stderr == ""
+
+
+def test_an_invites_limits_are_flags_and_bind(host, homes):
+    made = objects(qmt(homes("host"), "invite", "--requests", "1", "--tokens", "500", "--json"))[0]
+    assert qmt(homes("guest"), "chat", "--join", made["invite"], "hi").returncode == 0
+    second = qmt(homes("guest"), "chat", "--join", made["invite"], "hi", "--json")
+    assert objects(second)[-1]["code"] == "requests-used-up"
+    listed = {each["invite_id"]: each for each in objects(qmt(homes("host"), "invites", "--json"))}
+    mine = listed[made["invite_id"]]
+    assert mine["limits"] == {"requests": 1, "tokens": 500}
+    assert mine["left"] == {"requests": 0, "tokens": 498}
+    assert "guests" not in mine
+    assert "1 requests, 500 tokens" in qmt(homes("host"), "invites").stdout
+    bad = qmt(homes("host"), "invite", "--tokens", "0")
+    assert (bad.returncode, "not a limit for tokens" in bad.stderr) == (1, True)
+
+
+def test_usage_names_who_used_what_as_table_json_and_csv(host, homes):
+    link = host.ready["invite"]
+    assert qmt(homes("guest"), "chat", "--join", link, "--name", "=1+1", "one two").returncode == 0
+    usage = objects(qmt(homes("host"), "usage", "--json"))[0]
+    guest = usage["invites"][0]["guests"][0]
+    assert (guest["claimed_name"], guest["requests"], guest["completion_tokens"]) == ("=1+1", 1, 2)
+    assert guest["ended"] == {"completed": 1}
+    table = qmt(homes("host"), "usage").stdout
+    assert '"=1+1"' in table
+    rows = list(csv.DictReader(qmt(homes("host"), "usage", "--csv").stdout.splitlines()))
+    assert (rows[0]["claimed_name"], rows[0]["prompt_tokens"]) == ("'=1+1", "2")
+    assert link not in table
+
+
+def test_a_revocation_from_another_process_ends_a_running_answer(homes, tmp_path):
+    ready, host = start(
+        homes("host"),
+        "import json, time, qmt_jupyter as qmt\n"
+        "from qmt_jupyter.providers.echo import Echo\n"
+        "host = qmt.host(Echo(delay=0.02, repeat=True))\n"
+        "print(json.dumps({'invite': host.invite.url, 'id': host.invite.invite_id}), flush=True)\n"
+        "time.sleep(60)\n",
+    )
+    guest = subprocess.Popen(
+        [sys.executable, "-m", "qmt_jupyter.cli", "chat", "--json", "--join", ready["invite"],
+         "--max-tokens", "100000", "again"],
+        env=homes("guest"), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert json.loads(guest.stdout.readline())["event"] == "delta"
+        done = objects(qmt(homes("host"), "revoke", ready["id"][:8], "--json"))[0]
+        assert (done["event"], done["kind"], done["guests"]) == ("revoked", "invite", 1)
+        last = [json.loads(line) for line in guest.stdout][-1]
+        assert (last["event"], last["code"]) == ("error", "revoked")
+        assert guest.wait(timeout=10) == 1
+        again = qmt(homes("guest"), "chat", "--join", ready["invite"], "hi")
+        assert "revoked" in again.stderr
+        unknown = qmt(homes("host"), "revoke", "ffffffff")
+        assert (unknown.returncode, "qmt usage" in unknown.stderr) == (1, True)
+    finally:
+        for process in (guest, host):
+            process.kill()
+            process.communicate()
+
+
+def start(environment, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(process.stdout.readline()), process
+
+
+@pytest.mark.parametrize("words", [("usage",), ("invites",), ("revoke", "ffffffff")])
+def test_without_a_host_the_records_say_so(homes, words):
+    done = qmt(homes("nobody"), *words)
+    assert (done.returncode, "never been a host" in done.stderr) == (1, True)

@@ -28,14 +28,14 @@ def members(cls):
 
 def test_the_public_names_are_these():
     assert qmt.__all__ == [
-        "host", "join", "Host", "Mesh", "Invite", "Answer", "QmtError", "aio", "errors",
+        "host", "join", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError", "aio", "errors",
         "load_ipython_extension", "unload_ipython_extension",
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
         "chat", "close", "complete", "invite", "invites",
         "is_running", "models", "new_invite", "notices", "peer_id",
-        "status", "usage",
+        "revoke", "status", "usage", "usage_rows",
     }  # fmt: skip
     assert members(qmt.Mesh) == {"chat", "complete", "leave", "models", "status"}
     assert members(qmt.Invite) == {

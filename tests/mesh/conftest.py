@@ -11,6 +11,7 @@ import pytest
 
 from qmt_jupyter.guest.mesh import GuestMesh
 from qmt_jupyter.host.granting import Terms
+from qmt_jupyter.host.limits import Limits
 from qmt_jupyter.host.service import HostService
 from qmt_jupyter.identity import keys, link, statement
 from qmt_jupyter.mesh import addresses
@@ -29,11 +30,14 @@ class Person:
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home, ("127.0.0.1",))
 
+    def identity(self):
+        return keys.load_or_create(self.settings.guest_dir / "identity.key")
+
     async def host(self, provider=None, **options):
         return await HostService.start(provider or Echo(), self.settings, **options)
 
-    async def join(self, granted, deadline=10.0):
-        return await GuestMesh.join(granted, self.settings, deadline=deadline)
+    async def join(self, granted, deadline=10.0, name=""):
+        return await GuestMesh.join(granted, self.settings, name=name, deadline=deadline)
 
 
 class RawGuest:
@@ -52,14 +56,14 @@ class RawGuest:
         )
         return cls(endpoint, connection, granted.invite.host_key)
 
-    def greeting(self, token, *, identity=None, endpoint_key=None, version=1, now=None):
+    def greeting(self, token, *, identity=None, endpoint_key=None, version=1, now=None, name=""):
         shown = statement.create(
             identity or keys.Identity.fresh(),
             endpoint_key or self.endpoint.public_key,
             self.host_key,
             now or time.time(),
         )
-        return messages.Greeting(version=version, token=token, statement=shown)
+        return messages.Greeting(version=version, token=token, statement=shown, name=name)
 
     async def stream(self):
         return await self.connection.open_stream()
@@ -78,8 +82,13 @@ class RawGuest:
         await self.endpoint.close()
 
 
-def grant(service, uses=0, lifetime=3600):
-    return service.invite(Terms(name="Test", uses=uses, lifetime=lifetime))
+async def grant(service, uses=0, lifetime=3600, **limits):
+    return await service.invite(Terms("Test", uses, lifetime, Limits(**limits)))
+
+
+def only_guest(service):
+    """What the host's report says of the one guest there is."""
+    return service.usage()["invites"][0]["guests"][0]
 
 
 def bare(granted):

@@ -40,7 +40,7 @@ async def ended(stream):
 
 async def test_a_host_outlives_guests_that_break_every_rule(person):
     service = await person("host").host()
-    granted = grant(service)
+    granted = await grant(service)
     honest = await person("guest").join(granted)
 
     # A frame of four gigabytes, noise, and a request before the greeting.
@@ -71,7 +71,7 @@ async def test_a_host_outlives_guests_that_break_every_rule(person):
 async def test_guests_that_never_greet_are_shown_out(person, monkeypatch):
     monkeypatch.setattr("qmt_jupyter.wire.exchange.GREETING_DEADLINE", 0.5)
     service = await person("host").host()
-    granted = grant(service)
+    granted = await grant(service)
     silent = [await RawGuest.connect(granted) for _ in range(10)]
     slow = await RawGuest.connect(granted)
     stream = await slow.stream()
@@ -100,7 +100,7 @@ async def test_guests_that_never_greet_are_shown_out(person, monkeypatch):
 
 async def test_a_live_host_takes_thousands_of_mutated_frames(person):
     service = await person("host").host()
-    granted = grant(service)
+    granted = await grant(service)
     honest = await person("guest").join(granted)
     chance = random.Random(7)
     whole = messages.encode(
@@ -133,7 +133,7 @@ async def test_a_live_host_takes_thousands_of_mutated_frames(person):
 
 async def test_streams_beyond_the_limit_wait_and_harm_nobody(person):
     service = await person("host").host()
-    granted = grant(service)
+    granted = await grant(service)
     honest = await person("guest").join(granted)
     raw = await RawGuest.connect(granted)
     await raw.greet(raw.greeting(granted.invite.token))
@@ -269,7 +269,7 @@ async def test_a_host_that_is_killed_is_noticed_by_a_waiting_guest(tmp_path, per
 
 async def test_what_is_not_a_frame_ends_only_its_own_request(person):
     service = await person("host").host(Echo(delay=0.01, repeat=True))
-    granted = grant(service)
+    granted = await grant(service)
     raw = await RawGuest.connect(granted)
     await raw.greet(raw.greeting(granted.invite.token))
     good = Channel(await raw.stream(), frames.REPLY_LIMIT)

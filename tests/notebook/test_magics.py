@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from qmt_jupyter.errors import (
     NotHosting,
     NotJoined,
     OptionInvalid,
+    RequestsUsedUp,
+    Revoked,
 )
 from qmt_jupyter.notebook.chat import Interrupted
 from qmt_jupyter.notebook.display import Growing, Streaming
@@ -340,3 +343,55 @@ def test_drawing_keeps_to_ten_a_second_and_to_the_message_limits(monkeypatch):
         sent = [size for at, size in drawn if second <= at < second + 1]
         assert len(sent) <= 11
     assert sum(size for _, size in drawn) / 20 < 300_000
+
+
+def test_usage_is_a_table_json_csv_or_rows_for_a_data_frame(shell, hosting):
+    hosting(Scripted())
+    mesh = qmt.join(STATE.host.invite.url, name="Ada")
+    mesh.chat("hello").read()
+    assert '"Ada"' in run(shell, "%qmt_usage")
+    usage = json.loads(run(shell, "%qmt_usage --json"))
+    assert usage["invites"][0]["guests"][0]["requests"] == 1
+    header, row = run(shell, "%qmt_usage --csv").splitlines()
+    assert header.startswith("invite_id,mesh,")
+    assert ",Ada," in row
+    assert run(shell, "%qmt_usage --save rows") == ""
+    assert shell.user_ns["rows"] == STATE.host.usage_rows()
+    assert {type(value) for value in shell.user_ns["rows"][0].values()} <= {
+        str, int, float, type(None)
+    }  # fmt: skip
+    mesh.leave()
+
+
+def test_an_invite_has_limits_of_its_own_and_is_revoked_by_its_beginning(shell, hosting):
+    hosting(Scripted())
+    run(shell, "%qmt_invite --requests 1 --tokens 5000 --allow-model scripted --save made")
+    made = shell.user_ns["made"]
+    mesh = qmt.join(made.url)
+    mesh.chat("hello").read()
+    with pytest.raises(RequestsUsedUp):
+        mesh.chat("hello").read()
+    said = run(shell, f"%qmt_revoke {made.invite_id[:8]}")
+    assert f"Revoked invite {made.invite_id[:8]}, which 1 guest had used" in said
+    with pytest.raises(Revoked):
+        mesh.chat("hello").read()
+    with pytest.raises(OptionInvalid, match="No invite or guest"):
+        run(shell, "%qmt_revoke ffffffff")
+    mesh.leave()
+
+
+def test_a_guest_sees_what_it_used_and_what_is_left(shell, hosting):
+    hosting(Scripted())
+    made = STATE.host.new_invite(uses=1, limits=qmt.Limits(requests=5, tokens=1000))
+    with pytest.raises(OptionInvalid):
+        qmt.join(made.url, name="x" * 65)
+    said = run(shell, f"%qmt_join {made.url}")
+    assert "The invite allows 5 requests, 1000 tokens." in said
+    STATE.meshes[STATE.host.peer_id].chat("hello").read()
+    deadline = time.monotonic() + 10
+    while "4 requests are left" not in (said := run(shell, "%qmt_status")):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+    assert "you have made 1 request" in said
+    assert "ends in 24 hours" in said
+    run(shell, "%qmt_leave")

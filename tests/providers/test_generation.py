@@ -76,14 +76,18 @@ def test_later_pieces_travel_together(run):
     run(main())
 
 
-def test_progress_is_kept_back(run):
+def test_of_the_progress_only_the_prompts_length_goes_on_and_once(run):
     async def main() -> None:
         def ask(body, callback):
-            assert callback(piece("x", prompt_progress={"total": 5})) is False
+            for _ in range(3):
+                assert callback(piece("x", prompt_progress={"total": 5})) is False
             assert callback(piece('"prompt_progress":')) is False
 
         generation = start(ask)
-        assert texts(await generation.pieces()) == ['"prompt_progress":']
+        await generation.ended()
+        first, *rest = await generation.pieces()
+        assert first == {"choices": [], "prompt_tokens": 5}
+        assert texts(rest) == ['"prompt_progress":']
         assert await generation.pieces() == []
 
     run(main())

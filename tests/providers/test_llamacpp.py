@@ -101,7 +101,8 @@ def test_it_says_what_it_offers_and_where_it_computes(engine):
 
 
 def test_an_answer_streams_in_openai_chunks(run, engine):
-    chunks = run(whole(engine, ask("Why is the sky blue?", max_tokens=12, seed=1)))
+    first, *chunks = run(whole(engine, ask("Why is the sky blue?", max_tokens=12, seed=1)))
+    assert first["prompt_tokens"] == chunks[-1]["usage"]["prompt_tokens"]
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert len(said(chunks).split()) > 3
     assert len(chunks) > 8
@@ -199,7 +200,7 @@ def test_tools_are_passed_on_even_to_a_model_that_has_none(run, engine):
 def test_logprobs_pass_through(run, engine):
     request = ask("Hi", max_tokens=2, logprobs=True, top_logprobs=3)
     chunks = run(whole(engine, request))
-    listed = [c["choices"][0].get("logprobs") for c in chunks[:-1]]
+    listed = [choice.get("logprobs") for chunk in chunks for choice in chunk["choices"]]
     tops = [entry["top_logprobs"] for lp in listed if lp for entry in lp["content"]]
     assert len(tops) == 2
     assert all(len(top) == 3 for top in tops)
@@ -282,9 +283,8 @@ def test_cancelling_the_task_stops_the_engine(run, single):
 def test_cancelling_while_the_prompt_is_read_stops_the_engine(run, single):
     async def main() -> None:
         stream = single.chat("smollm2", ask(LONG + secrets.token_hex(4), max_tokens=5))
+        assert (await anext(stream))["prompt_tokens"] > 1000, "said before it has been read"
         task = asyncio.create_task(anext(stream))
-        while not generation_threads():
-            await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         assert not task.done()
         task.cancel()

@@ -1,0 +1,244 @@
+"""What an invite's limits have left: tokens are reserved before a request and settled after it.
+
+Pure: the time is an argument, in seconds of any clock that only goes forward. Reserving first
+means that requests side by side cannot overrun a budget together; settling gives back what an
+answer did not need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+from ..errors import (
+    RequestRateReached,
+    RequestsUsedUp,
+    TokenRateReached,
+    TokensReserved,
+    TokensUsedUp,
+    TooManyAtOnce,
+)
+from .limits import UNLIMITED, Limits
+
+MINUTE = 60
+_SOON = 5.0
+# A minute's rest that is smaller than this share of the whole waits for more.
+_LEAST_SHARE = 8
+
+
+class Window:
+    """How much fell into the last sixty seconds, kept by whole seconds and never too little."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[list[int]] = deque()  # [second, amount], oldest first
+        self._sum = 0
+
+    def add(self, now: float, amount: int) -> None:
+        """Count ``amount`` at ``now``."""
+        second = math.floor(now)
+        if self._seconds and self._seconds[-1][0] >= second:
+            self._seconds[-1][1] += amount
+        else:
+            self._seconds.append([second, amount])
+        self._sum += amount
+
+    def used(self, now: float) -> int:
+        """What fell into the minute before ``now``."""
+        while self._seconds and self._seconds[0][0] + MINUTE + 1 <= now:
+            self._sum -= self._seconds.popleft()[1]
+        return self._sum
+
+    def wait(self, now: float, allowed: int) -> float:
+        """In how many seconds no more than ``allowed`` is left in the minute, at least one."""
+        left = self.used(now)
+        for second, amount in self._seconds:
+            if left <= allowed:
+                break
+            left -= amount
+            wait = second + MINUTE + 1 - now
+            if left <= allowed:
+                return max(1.0, wait)
+        return 1.0
+
+
+class Grant:
+    """What one request may take. Ended by :meth:`settle`, exactly once.
+
+    ``answer_limit`` is the longest answer in tokens (None: as long as the model likes);
+    ``cut_by`` says what a longer one would break: ``length`` (asked for, or the invite's longest
+    answer), ``budget`` or ``rate``. ``streamed`` is counted up by whoever delivers.
+    """
+
+    def __init__(
+        self, account: Account, prompt: int, answer_limit: int | None, cut_by: str, held: int
+    ) -> None:
+        self._account = account
+        self._held = held
+        self.prompt = prompt
+        self.answer_limit = answer_limit
+        self.cut_by = cut_by
+        self.streamed = 0
+        self.started = False
+
+    def know_prompt(self, tokens: int, now: float) -> None:
+        """The engine has counted the prompt; the reservation follows, and the answer's limit.
+
+        Raises :class:`~qmt_jupyter.errors.TokensUsedUp` or
+        :class:`~qmt_jupyter.errors.TokenRateReached` where nothing is left for an answer.
+        """
+        more, self.prompt = tokens - self.prompt, tokens
+        if not self._held:
+            return
+        granted = min(more, self._account.free(now))
+        self._held += granted
+        self._account.reserved += granted
+        if granted < more and self.answer_limit is not None:
+            self.answer_limit -= more - granted
+            self.cut_by = "budget" if self._account.limits.tokens else "rate"
+            if self.answer_limit < 1:
+                refusal = TokensUsedUp if self.cut_by == "budget" else TokenRateReached
+                raise refusal(f"The prompt has {tokens} tokens, and fewer are left.")
+
+    def settle(self, prompt: int, answer: int, now: float) -> None:
+        """The request has ended and took this many tokens."""
+        self._account.end(self, self._held, prompt + answer, now)
+        self._held = 0
+
+
+class Account:
+    """The state of one set of limits: of an invite, or of one guest of it."""
+
+    def __init__(self, limits: Limits = UNLIMITED, *, requests: int = 0, tokens: int = 0) -> None:
+        self.limits = limits
+        self.requests = requests
+        self.tokens = tokens
+        self.reserved = 0
+        self._running: set[Grant] = set()
+        self._request_times = Window()
+        self._token_times = Window()
+
+    def recall(self, ago: float, tokens: int, now: float) -> None:
+        """A request of the last minute, from before a restart; it is in the totals already."""
+        self._request_times.add(now - ago, 1)
+        self._token_times.add(now - ago, tokens)
+
+    @property
+    def running(self) -> int:
+        """Requests that run or wait."""
+        return len(self._running)
+
+    def free(self, now: float) -> int:
+        """Tokens that could be reserved now; a very large number where nothing limits them."""
+        limits, free = self.limits, 2**60
+        if limits.tokens is not None:
+            free = limits.tokens - self.tokens - self.reserved
+        if limits.tokens_per_minute is not None:
+            rate = limits.tokens_per_minute - self._token_times.used(now) - self.reserved
+            free = min(free, rate)
+        return max(0, free)
+
+    def begin(self, *, prompt: int, wanted: int | None, longest: int, now: float) -> Grant:
+        """Let a request in and reserve what it may take.
+
+        ``prompt`` is how many tokens it has, or a careful guess; ``wanted`` the longest answer
+        that was asked for, ``longest`` the longest that the model can give.
+
+        Raises a :class:`~qmt_jupyter.errors.LimitReached` that says what is left, or when to try
+        again; nothing is counted then.
+        """
+        self._require_turn(now)
+        limits = self.limits
+        asked = min(each for each in (wanted, longest, limits.answer_tokens) if each is not None)
+        cut_by, held = "length", 0
+        limit: int | None = asked
+        if limits.tokens is not None or limits.tokens_per_minute is not None:
+            room, rate_room = 2**60, 2**60
+            if limits.tokens is not None:
+                room = self._budget_room(limits.tokens, prompt)
+            if limits.tokens_per_minute is not None:
+                rate_room = self._rate_room(limits.tokens_per_minute, prompt, asked, now)
+            if min(room, rate_room) < asked:
+                limit, cut_by = min(room, rate_room), "budget" if room <= rate_room else "rate"
+            held = prompt + min(asked, room, rate_room)
+        elif wanted is None and limits.answer_tokens is None:
+            limit = None
+        grant = Grant(self, prompt, limit, cut_by, held)
+        self.reserved += held
+        self.requests += 1
+        self._running.add(grant)
+        self._request_times.add(now, 1)
+        return grant
+
+    def _require_turn(self, now: float) -> None:
+        limits = self.limits
+        if limits.concurrent is not None and self.running >= limits.concurrent:
+            raise TooManyAtOnce(
+                f"The invite allows {limits.concurrent} requests at once, "
+                f"and {self.running} run or wait.",
+                retry_after=_SOON,
+            )
+        if limits.requests is not None and self.requests >= limits.requests:
+            raise RequestsUsedUp(f"All {limits.requests} requests of this invite have been made.")
+        per_minute = limits.requests_per_minute
+        if per_minute is not None and self._request_times.used(now) >= per_minute:
+            wait = self._request_times.wait(now, per_minute - 1)
+            raise RequestRateReached(
+                f"The invite allows {per_minute} requests a minute; "
+                f"the next one in {math.ceil(wait)} s.",
+                retry_after=wait,
+            )
+
+    def _budget_room(self, budget: int, prompt: int) -> int:
+        left = budget - self.tokens
+        if left <= prompt:
+            said = f"{max(0, left)} of the invite's {budget} tokens are left"
+            if left > 0:
+                said += f", and the prompt takes about {prompt}"
+            raise TokensUsedUp(f"{said}.")
+        if left - self.reserved <= prompt:
+            raise TokensReserved(
+                f"{left} of the invite's {budget} tokens are left, and running requests hold "
+                f"{self.reserved} of them.",
+                retry_after=_SOON,
+            )
+        return left - self.reserved - prompt
+
+    def _rate_room(self, rate: int, prompt: int, asked: int, now: float) -> int:
+        needed = prompt + min(asked, max(1, rate // _LEAST_SHARE))
+        if prompt >= rate:
+            raise TokenRateReached(
+                f"The prompt takes about {prompt} tokens, and the invite allows {rate} a minute.",
+                next_step="Shorten it, or start over with --new.",
+            )
+        room = rate - self._token_times.used(now) - self.reserved
+        if room < min(needed, rate):
+            wait = self._token_times.wait(now, max(0, rate - self.reserved - min(needed, rate)))
+            raise TokenRateReached(
+                f"The invite allows {rate} tokens a minute; enough are free again in about "
+                f"{math.ceil(wait)} s.",
+                retry_after=wait,
+            )
+        return room - prompt
+
+    def end(self, grant: Grant, held: int, tokens: int, now: float) -> None:
+        """A grant was settled; a second time is nothing."""
+        if grant not in self._running:
+            return
+        self._running.discard(grant)
+        self.reserved -= held
+        self.tokens += tokens
+        self._token_times.add(now, tokens)
+
+    def left(self) -> dict[str, Any]:
+        """What remains, as plain numbers: ``requests`` and ``tokens``, None where not limited."""
+        limits = self.limits
+        running = sum(each.prompt + each.streamed for each in self._running if each.started)
+        return {
+            "requests": None
+            if limits.requests is None
+            else max(0, limits.requests - self.requests),
+            "tokens": None
+            if limits.tokens is None
+            else max(0, limits.tokens - self.tokens - running),
+        }

@@ -1,0 +1,311 @@
+"""The ledger's tables, and what is read from them and written to them. Nothing opens here.
+
+No token, key or prompt is ever recorded: an invite's row says what it grants, and the signature
+on the link proves the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..errors import AdmissionRefused, InviteUsedUp, OptionInvalid, Revoked
+from .limits import Limits
+from .rows import LOST, InviteRecord, Membership, Request, Snapshot, Total
+
+MINUTE = 60.0
+
+# One entry a schema version, oldest first; an entry that has been released never changes.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE invites (
+            invite_id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            made_at REAL NOT NULL,
+            expires_at INTEGER NOT NULL,
+            max_uses INTEGER NOT NULL,
+            limits TEXT NOT NULL,
+            revoked_at REAL
+        ) STRICT""",
+        """CREATE TABLE memberships (
+            membership_id TEXT PRIMARY KEY,
+            invite_id TEXT NOT NULL REFERENCES invites,
+            guest_id TEXT NOT NULL,
+            claimed_name TEXT NOT NULL,
+            joined_at REAL NOT NULL,
+            revoked_at REAL,
+            UNIQUE (invite_id, guest_id)
+        ) STRICT""",
+        """CREATE TABLE requests (
+            request_id INTEGER PRIMARY KEY,
+            membership_id TEXT REFERENCES memberships,
+            model TEXT NOT NULL,
+            asked_at REAL NOT NULL,
+            queued_s REAL,
+            first_token_s REAL,
+            prompt_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            estimated INTEGER NOT NULL,
+            ended_at REAL,
+            how TEXT
+        ) STRICT""",
+        "CREATE INDEX requests_of ON requests (membership_id)",
+        "CREATE INDEX requests_running ON requests (request_id) WHERE how IS NULL",
+        "CREATE INDEX requests_asked ON requests (asked_at)",
+    ),
+)
+
+
+@dataclass
+class Changes:
+    """Invites that were made, and ids of invites and memberships that were revoked."""
+
+    invites: dict[str, InviteRecord] = field(default_factory=dict)
+    revoked: dict[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.invites or self.revoked)
+
+    @classmethod
+    def known(cls, connection: sqlite3.Connection) -> Changes:
+        """All invites and revocations there are now."""
+        return cls({each.invite_id: each for each in _invites(connection)}, _revoked(connection))
+
+    @classmethod
+    def since(cls, connection: sqlite3.Connection, seen: Changes) -> Changes:
+        """What ``seen`` lacks; ``seen`` has it afterwards."""
+        now = cls.known(connection)
+        new = cls(
+            {key: made for key, made in now.invites.items() if key not in seen.invites},
+            {key: at for key, at in now.revoked.items() if key not in seen.revoked},
+        )
+        seen.invites, seen.revoked = now.invites, now.revoked
+        return new
+
+
+# Reading -------------------------------------------------------------------------------------
+
+
+def require_shape(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where a table or column is missing, or limits make no sense."""
+    _invites(connection)
+    _memberships(connection, "LIMIT 0")
+    connection.execute(f"SELECT {_REQUEST_COLUMNS} FROM requests LIMIT 0")  # noqa: S608
+
+
+def _invites(
+    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str
+) -> list[InviteRecord]:
+    rows = connection.execute(
+        "SELECT invite_id, name, made_at, expires_at, max_uses, limits, revoked_at "  # noqa: S608
+        f"FROM invites {how}",
+        values,
+    )
+    return [
+        InviteRecord(invite_id, name, made_at, expires_at, max_uses, _limits(limits), revoked_at)
+        for invite_id, name, made_at, expires_at, max_uses, limits, revoked_at in rows
+    ]
+
+
+def _limits(text: str) -> Limits:
+    try:
+        return Limits.from_dict(json.loads(text))
+    except (ValueError, TypeError, OptionInvalid):
+        raise sqlite3.DatabaseError("an invite's limits cannot be read") from None
+
+
+def _memberships(
+    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str
+) -> list[Membership]:
+    rows = connection.execute(
+        "SELECT membership_id, invite_id, guest_id, claimed_name, joined_at, revoked_at "  # noqa: S608
+        f"FROM memberships {how}",
+        values,
+    )
+    return [Membership(*row) for row in rows]
+
+
+def _revoked(connection: sqlite3.Connection) -> dict[str, float]:
+    return dict(
+        connection.execute(
+            "SELECT invite_id, revoked_at FROM invites WHERE revoked_at IS NOT NULL UNION ALL "
+            "SELECT membership_id, revoked_at FROM memberships WHERE revoked_at IS NOT NULL"
+        ).fetchall()
+    )
+
+
+_REQUEST_COLUMNS = (
+    "request_id, membership_id, model, asked_at, queued_s, first_token_s, prompt_tokens, "
+    "completion_tokens, estimated, ended_at, how"
+)
+
+
+def read(connection: sqlite3.Connection, since: float | None = None) -> Snapshot:
+    """Everything, in one consistent view. ``recent`` begins at ``since`` (None: leave it out)."""
+    connection.execute("BEGIN")
+    try:
+        return within(connection, since)
+    finally:
+        connection.execute("COMMIT")
+
+
+def within(connection: sqlite3.Connection, since: float | None = None) -> Snapshot:
+    """The same within a transaction that has begun."""
+    recent: list[Any] = []
+    if since is not None:
+        recent = connection.execute(
+            f"SELECT {_REQUEST_COLUMNS} FROM requests WHERE asked_at > ?",  # noqa: S608
+            (since,),
+        ).fetchall()
+    newest = connection.execute("SELECT max(request_id) FROM requests").fetchone()[0]
+    return Snapshot(
+        invites=tuple(_invites(connection)),
+        memberships=tuple(_memberships(connection)),
+        totals=_totals(connection),
+        recent=tuple(Request(*row) for row in recent),
+        next_request_id=(newest or 0) + 1,
+    )
+
+
+def _totals(connection: sqlite3.Connection) -> dict[str | None, Total]:
+    found: dict[str | None, dict[str, Any]] = {}
+    rows = connection.execute(
+        "SELECT membership_id, how, count(*), sum(prompt_tokens), sum(completion_tokens), "
+        "max(coalesce(ended_at, asked_at)) FROM requests GROUP BY membership_id, how"
+    )
+    for membership_id, how, count, prompt, completion, last in rows:
+        total = found.setdefault(
+            membership_id,
+            {
+                "requests": 0,
+                "prompt_tokens": 0,
+                "completion_tokens": 0,
+                "running": 0,
+                "last_seen": 0.0,
+                "ended": {},
+            },
+        )
+        total["requests"] += count
+        total["prompt_tokens"] += prompt
+        total["completion_tokens"] += completion
+        total["last_seen"] = max(total["last_seen"], last)
+        if how is None:
+            total["running"] = count
+        else:
+            total["ended"][how] = count
+    return {membership_id: Total(**total) for membership_id, total in found.items()}
+
+
+# Writing -------------------------------------------------------------------------------------
+
+
+def add_invite(connection: sqlite3.Connection, made: InviteRecord) -> None:
+    """Record an invite that was just made."""
+    connection.execute(
+        "INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            made.invite_id,
+            made.name,
+            made.made_at,
+            made.expires_at,
+            made.max_uses,
+            json.dumps(made.limits.as_dict()),
+            made.revoked_at,
+        ),
+    )
+
+
+def admit(connection: sqlite3.Connection, wanted: Membership) -> Membership:
+    """Admit a guest whose token and statement were verified; give back what it had if it was here.
+
+    Raises :class:`~qmt_jupyter.errors.AdmissionRefused`,
+    :class:`~qmt_jupyter.errors.InviteUsedUp` or :class:`~qmt_jupyter.errors.Revoked`; nothing is
+    written then.
+    """
+    made = _invites(connection, "WHERE invite_id = ?", wanted.invite_id)
+    if not made:
+        raise AdmissionRefused("The host has no record of this invite.")
+    if made[0].revoked_at is not None:
+        raise Revoked("The host has revoked this invite.")
+    here = _memberships(
+        connection, "WHERE invite_id = ? AND guest_id = ?", wanted.invite_id, wanted.guest_id
+    )
+    if here:
+        return _come_back(connection, here[0], wanted.claimed_name)
+    (uses,) = connection.execute(
+        "SELECT count(*) FROM memberships WHERE invite_id = ?", (wanted.invite_id,)
+    ).fetchone()
+    if made[0].max_uses and uses >= made[0].max_uses:
+        raise InviteUsedUp(
+            "The only use of this invite is taken."
+            if made[0].max_uses == 1
+            else f"All {made[0].max_uses} uses of this invite are taken."
+        )
+    connection.execute(
+        "INSERT INTO memberships VALUES (?, ?, ?, ?, ?, NULL)",
+        (
+            wanted.membership_id,
+            wanted.invite_id,
+            wanted.guest_id,
+            wanted.claimed_name,
+            wanted.joined_at,
+        ),
+    )
+    return wanted
+
+
+def _come_back(connection: sqlite3.Connection, known: Membership, name: str) -> Membership:
+    if known.revoked_at is not None:
+        raise Revoked("The host has revoked this guest's membership.")
+    if name in ("", known.claimed_name):
+        return known
+    connection.execute(
+        "UPDATE memberships SET claimed_name = ? WHERE membership_id = ?",
+        (name, known.membership_id),
+    )
+    return replace(known, claimed_name=name)
+
+
+def revoke(connection: sqlite3.Connection, target: str, now: float) -> None:
+    """Revoke the invite or the membership of this id; one that is revoked stays as it is."""
+    for table, key in (("invites", "invite_id"), ("memberships", "membership_id")):
+        connection.execute(
+            f"UPDATE {table} SET revoked_at = ? WHERE {key} = ? AND revoked_at IS NULL",  # noqa: S608
+            (now, target),
+        )
+
+
+def put_requests(connection: sqlite3.Connection, requests: list[Request]) -> None:
+    """Write requests as they stand now, each in one row however often it is written."""
+    connection.executemany(
+        f"INSERT INTO requests ({_REQUEST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+        "ON CONFLICT (request_id) DO UPDATE SET queued_s = excluded.queued_s, "
+        "first_token_s = excluded.first_token_s, prompt_tokens = excluded.prompt_tokens, "
+        "completion_tokens = excluded.completion_tokens, estimated = excluded.estimated, "
+        "ended_at = excluded.ended_at, how = excluded.how",
+        [
+            (
+                each.request_id,
+                each.membership_id,
+                each.model,
+                each.asked_at,
+                each.queued_s,
+                each.first_token_s,
+                each.prompt_tokens,
+                each.completion_tokens,
+                int(each.estimated),
+                each.ended_at,
+                each.how,
+            )
+            for each in requests
+        ],
+    )
+
+
+def close_lost(connection: sqlite3.Connection) -> int:
+    """End the requests that were running when a host died; returns how many there were."""
+    return connection.execute(
+        "UPDATE requests SET how = ?, ended_at = asked_at WHERE how IS NULL", (LOST,)
+    ).rowcount

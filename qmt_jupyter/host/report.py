@@ -1,0 +1,96 @@
+"""What was used and what remains, as plain values: per invite, and per guest within it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .membership import Granted, Member, Register
+from .rows import HOW_ENDED
+
+
+def usage_report(register: Register, peer_id: str) -> dict[str, Any]:
+    """``{"peer_id", "invites": [{…, "guests": [{…}]}], "own"}``; times in seconds since 1970.
+
+    ``left`` holds ``requests`` and ``tokens`` that remain, None where nothing limits them: of the
+    invite, or of each guest where the limits are per guest.
+    """
+    return {
+        "peer_id": peer_id,
+        "invites": [_invite(granted) for granted in register.granted],
+        "own": register.owner.as_dict(),
+    }
+
+
+def _invite(granted: Granted) -> dict[str, Any]:
+    made, guests = granted.record, [_guest(member) for member in granted.members.values()]
+    return {
+        "invite_id": made.invite_id,
+        "name": made.name,
+        "made_at": made.made_at,
+        "expires_at": made.expires_at or None,
+        "revoked_at": made.revoked_at,
+        "max_uses": made.max_uses,
+        "uses": len(guests),
+        "limits": made.limits.as_dict(),
+        "left": None if made.limits.per_guest else granted.account.left(),
+        **{
+            key: sum(guest[key] for guest in guests)
+            for key in ("requests", "running", "prompt_tokens", "completion_tokens")
+        },
+        "guests": guests,
+    }
+
+
+def _guest(member: Member) -> dict[str, Any]:
+    return {
+        "membership": member.membership.membership_id,
+        "peer_id": member.membership.guest_id,
+        "claimed_name": member.membership.claimed_name,
+        "joined_at": member.membership.joined_at,
+        "revoked_at": member.membership.revoked_at,
+        **member.usage.as_dict(),
+        "left": member.account.left(),
+    }
+
+
+def usage_rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """A report as one flat row a guest, for a data frame or a CSV file.
+
+    An invite that nobody has used is one row without a guest. ``ended_*`` count how requests
+    ended.
+    """
+    rows = []
+    for invite in usage["invites"]:
+        common = {
+            "invite_id": invite["invite_id"],
+            "mesh": invite["name"],
+            "expires_at": invite["expires_at"],
+            "invite_revoked_at": invite["revoked_at"],
+        }
+        rows += [{**common, **_row(guest)} for guest in invite["guests"] or [_NOBODY]]
+    return rows
+
+
+_NOBODY: dict[str, Any] = {
+    "membership": None,
+    "peer_id": None,
+    "claimed_name": None,
+    "joined_at": None,
+    "revoked_at": None,
+    "requests": 0,
+    "running": 0,
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "last_seen": 0.0,
+    "ended": {},
+    "left": {"requests": None, "tokens": None},
+}
+
+
+def _row(guest: dict[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in guest.items() if key not in ("ended", "left")}
+    flat["last_seen"] = flat["last_seen"] or None
+    flat["requests_left"] = guest["left"]["requests"]
+    flat["tokens_left"] = guest["left"]["tokens"]
+    flat |= {f"ended_{how}": guest["ended"].get(how, 0) for how in HOW_ENDED}
+    return flat

@@ -1,0 +1,98 @@
+"""What the ledger records, as data. Times are seconds since 1970. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .limits import UNLIMITED, Limits
+
+COMPLETED, CANCELLED, FAILED = "completed", "cancelled", "failed"
+REVOKED, EXPIRED, STOPPED, LOST = "revoked", "expired", "stopped", "lost"
+HOW_ENDED = (COMPLETED, CANCELLED, FAILED, REVOKED, EXPIRED, STOPPED, LOST)
+
+
+@dataclass(frozen=True)
+class InviteRecord:
+    """An invite that was made here. ``expires_at`` 0: never; ``max_uses`` 0: any number."""
+
+    invite_id: str
+    name: str
+    made_at: float
+    expires_at: int
+    max_uses: int
+    limits: Limits = UNLIMITED
+    revoked_at: float | None = None
+
+    def is_expired(self, now: float) -> bool:
+        """Whether its lifetime is over at ``now``."""
+        return self.expires_at != 0 and now > self.expires_at
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One guest identity that one invite admitted. ``claimed_name`` is what it calls itself."""
+
+    membership_id: str
+    invite_id: str
+    guest_id: str
+    claimed_name: str
+    joined_at: float
+    revoked_at: float | None = None
+
+
+@dataclass
+class Request:
+    """One request, from when it was let in. ``membership_id`` None: the host's owner asked.
+
+    ``queued_s`` and ``first_token_s`` count from ``asked_at``, in seconds. ``estimated``: the
+    tokens are counted pieces, not the engine's own figure. ``how`` is None while it runs.
+    """
+
+    request_id: int
+    membership_id: str | None
+    model: str
+    asked_at: float
+    queued_s: float | None = None
+    first_token_s: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = True
+    ended_at: float | None = None
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class Total:
+    """What one membership's requests that have ended add up to."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    running: int = 0
+    last_seen: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is recorded; ``totals`` by membership, None for the owner, ``recent`` a minute's."""
+
+    invites: tuple[InviteRecord, ...]
+    memberships: tuple[Membership, ...]
+    totals: dict[str | None, Total]
+    recent: tuple[Request, ...]
+    next_request_id: int
+
+    def without_running(self) -> Snapshot:
+        """The same where no host runs: what has no end was lost with the host that died."""
+        totals = {
+            key: replace(
+                total,
+                running=0,
+                ended=total.ended | {LOST: total.running + total.ended.get(LOST, 0)},
+            )
+            if total.running
+            else total
+            for key, total in self.totals.items()
+        }
+        return replace(self, totals=totals)

@@ -1,0 +1,263 @@
+"""One request on its way: what it is refused for, what it is counted as, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import pytest
+
+from qmt_jupyter.errors import (
+    GenerationFailed,
+    ModelNotAllowed,
+    ModelUnknown,
+    RecordsUnwritable,
+    TokensUsedUp,
+)
+from qmt_jupyter.host.dispatch import Dispatcher, guessed_tokens
+from qmt_jupyter.host.limits import Limits
+from qmt_jupyter.host.membership import Register
+from qmt_jupyter.host.records import Changes
+from qmt_jupyter.host.rows import InviteRecord, Membership
+from qmt_jupyter.host.usage import UsageBook
+from qmt_jupyter.providers.base import Model, Provider
+from qmt_jupyter.wire import messages
+
+pytestmark = pytest.mark.anyio
+
+USER = [{"role": "user", "content": "hi"}]
+
+
+class Scripted(Provider):
+    """Yields the chunks it was given, and remembers what it was asked."""
+
+    def __init__(self, *chunks, models=("m",), slots=1):
+        self.chunks = chunks
+        self.named = models
+        self.side_by_side = slots
+        self.asked = []
+
+    @property
+    def models(self):
+        return tuple(Model(name) for name in self.named)
+
+    @property
+    def slots(self):
+        return self.side_by_side
+
+    async def chat(self, model, request):
+        self.asked.append((model, dict(request)))
+        for chunk in self.chunks:
+            yield chunk
+
+
+def piece(text, finish=None):
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+def spent(prompt, completion):
+    return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+
+class Books:
+    """A dispatcher with one invite and one guest; every row that it keeps is remembered."""
+
+    def __init__(self, provider, error=None, **limits):
+        self.rows = []
+        self.register = Register()
+        made = InviteRecord(str(uuid.uuid4()), "x", time.time(), 0, 0, Limits(**limits))
+        self.register.add_invite(made)
+        self.invite_id = made.invite_id
+        self.member = self.guest("guest")
+
+        def write(rows):
+            self.rows += rows
+            kept = asyncio.get_running_loop().create_future()
+            if error is None:
+                kept.set_result(None)
+            else:
+                kept.set_exception(error)
+            return kept
+
+        self.book = UsageBook(1, write, self.rows.extend)
+        self.dispatcher = Dispatcher(provider, self.register, self.book)
+
+    def guest(self, name):
+        membership = Membership(str(uuid.uuid4()), self.invite_id, name, "", time.time())
+        return self.register.add_member(membership)
+
+    def answer(self, member=None, **parameters):
+        return self.dispatcher.answer(member or self.member, {"messages": USER, **parameters})
+
+    async def replies(self, **parameters):
+        return [reply async for reply in self.answer(**parameters)]
+
+    @property
+    def counted(self):
+        return self.member.usage.as_dict()
+
+
+async def test_the_engines_count_replaces_the_running_one():
+    books = Books(Scripted(piece("a"), piece("b", "stop"), spent(7, 5)))
+    assert [type(reply) for reply in await books.replies()] == [
+        messages.Started,
+        messages.Delta,
+        messages.Delta,
+        messages.Usage,
+        messages.Done,
+    ]
+    assert (books.counted["prompt_tokens"], books.counted["completion_tokens"]) == (7, 5)
+    assert (books.counted["running"], books.counted["ended"]) == (0, {"completed": 1})
+    begun, ended = books.rows
+    assert (begun.request_id, begun.how, begun.completion_tokens) == (1, None, 0)
+    assert (ended.request_id, ended.how, ended.estimated) == (1, "completed", False)
+    assert ended.first_token_s >= ended.queued_s >= 0
+
+
+async def test_an_answer_that_just_stops_is_a_failure_and_its_pieces_count():
+    books = Books(Scripted({"choices": [], "prompt_tokens": 9}, piece("a"), piece("b")))
+    with pytest.raises(GenerationFailed):
+        await books.replies()
+    assert (books.counted["prompt_tokens"], books.counted["completion_tokens"]) == (9, 2)
+    assert books.counted["ended"] == {"failed": 1}
+
+
+async def test_a_providers_unexpected_error_counts_as_a_failure():
+    class Broken(Scripted):
+        async def chat(self, model, request):
+            yield piece("a")
+            raise ZeroDivisionError
+
+    books = Books(Broken())
+    with pytest.raises(ZeroDivisionError):
+        await books.replies()
+    assert books.counted["ended"] == {"failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("revoke", "stopping", "how"),
+    [(False, False, "cancelled"), (True, False, "revoked"), (False, True, "stopped")],
+)
+async def test_an_answer_that_is_broken_off_is_recorded_with_the_reason(revoke, stopping, how):
+    books = Books(Scripted(*[piece("a")] * 100))
+    answer = books.answer()
+    for _ in range(4):
+        await anext(answer)
+    if revoke:
+        books.register.apply(Changes(revoked={books.invite_id: time.time()}))
+    books.dispatcher.stopping = stopping
+    await answer.aclose()
+    assert books.counted["ended"] == {how: 1}
+    assert (books.rows[-1].how, books.rows[-1].completion_tokens) == (how, 3)
+
+
+async def test_leaving_the_queue_frees_the_place():
+    books = Books(Scripted(piece("a"), piece("b", "stop")))
+    first, second = books.answer(), books.answer(books.guest("b"))
+    assert isinstance(await anext(first), messages.Started)
+    assert isinstance(await anext(second), messages.Queued)
+    await second.aclose()
+    assert books.dispatcher.waiting == 0
+    await first.aclose()
+    third = books.answer(books.guest("c"))
+    assert isinstance(await anext(third), messages.Started)
+    await third.aclose()
+
+
+async def test_running_requests_are_written_down_as_they_go():
+    books = Books(Scripted(*[piece("a")] * 10))
+    answer = books.answer()
+    for _ in range(5):
+        await anext(answer)
+    books.book.flush()
+    books.book.flush()
+    assert [(row.how, row.completion_tokens) for row in books.rows] == [(None, 0), (None, 4)]
+    await answer.aclose()
+
+
+async def test_nobody_is_served_who_cannot_be_written_down():
+    provider = Scripted(piece("a", "stop"))
+    books = Books(provider, error=RecordsUnwritable("The disk is full."))
+    with pytest.raises(RecordsUnwritable):
+        await books.replies()
+    assert provider.asked == []
+    assert books.dispatcher.waiting == 0
+
+
+async def test_the_engine_is_told_how_long_the_answer_may_be():
+    provider = Scripted(piece("a", "length"), spent(3, 1))
+    for limits, asked, told in [
+        ({}, {}, None),
+        ({}, {"max_tokens": 50}, 50),
+        ({"answer_tokens": 20}, {}, 20),
+        ({"answer_tokens": 20}, {"max_completion_tokens": 50, "max_tokens": 70}, 20),
+        ({"answer_tokens": 20}, {"max_tokens": 5}, 5),
+        ({"tokens": 100}, {"max_tokens": 5}, 5),
+    ]:
+        replies = await Books(provider, **limits).replies(**asked)
+        request = provider.asked[-1][1]
+        assert request.get("max_tokens") == told
+        assert "max_completion_tokens" not in request or told is None
+        assert replies[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"tokens": 60}, "budget"), ({"tokens_per_minute": 60}, "rate")]
+)
+async def test_an_answer_that_reaches_the_limit_ends_and_says_which(limits, reason):
+    class Obedient(Scripted):
+        async def chat(self, model, request):
+            limit = request["max_tokens"]
+            yield {"choices": [], "prompt_tokens": 30}
+            for _ in range(limit):
+                yield piece("a")
+            yield piece("", "length")
+            yield spent(30, limit)
+
+    class Endless(Scripted):
+        async def chat(self, model, request):
+            yield {"choices": [], "prompt_tokens": 30}
+            while True:
+                yield piece("a")
+
+    for provider in (Obedient(), Endless()):
+        books = Books(provider, **limits)
+        replies = await books.replies()
+        finished = [r for r in replies if isinstance(r, messages.Delta)][-1].choices[0]
+        assert replies[-1] == messages.Done(finish_reason=reason)
+        assert finished["finish_reason"] == reason
+        assert any(isinstance(reply, messages.Usage) for reply in replies)
+        assert 30 < books.counted["prompt_tokens"] + books.counted["completion_tokens"] <= 60
+
+
+async def test_a_prompt_longer_than_what_is_left_ends_before_a_word():
+    books = Books(Scripted({"choices": [], "prompt_tokens": 500}, piece("a", "stop")), tokens=100)
+    with pytest.raises(TokensUsedUp, match="500 tokens"):
+        await books.replies()
+    assert books.counted["completion_tokens"] == 0
+
+
+async def test_an_invite_shows_and_answers_with_its_own_models_only():
+    provider = Scripted(piece("a", "stop"), models=("big", "small", "tiny"))
+    books = Books(provider, models=("small", "tiny"))
+    await books.replies()
+    await books.replies(model="tiny")
+    assert [model for model, _ in provider.asked] == ["small", "tiny"]
+    for name in ("big", "none such"):
+        with pytest.raises(ModelNotAllowed, match="small, tiny"):
+            await books.replies(model=name)
+    with pytest.raises(ModelUnknown, match="big, small, tiny"):
+        await Books(provider).replies(model="none such")
+    assert books.counted["requests"] == 2
+
+
+def test_a_prompts_length_is_guessed_too_long_rather_than_too_short():
+    english = "Tell me a long story about a lighthouse keeper and the sea. " * 20
+    assert guessed_tokens({"messages": [{"role": "user", "content": english}]}) >= 13 * 20
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10**6}}
+    parts = [{"type": "text", "text": "hi"}, image]
+    assert 1000 < guessed_tokens({"messages": [{"role": "user", "content": parts}]}) < 2000
+    tools = [{"type": "function", "function": {"name": "f", "description": "x" * 3000}}]
+    assert guessed_tokens({"messages": USER, "tools": tools}) > 1000
+    assert guessed_tokens({"messages": [{"role": "user", "content": "\ud800"}]}) > 0
