@@ -1,10 +1,42 @@
-"""Every test has an empty home of its own, and its network ends at loopback."""
+"""Every test has an empty home of its own, and its network ends at loopback.
+
+Run by root on Linux, the whole suite gets a network of its own that has nothing but loopback, so
+that what a library sends of itself (a question to the router) goes nowhere either. What has to be
+fetched is fetched before; ``QMT_TEST_NETWORK=host`` leaves the machine's network in place.
+"""
 
 from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
 
 import pytest
 
 from qmt_jupyter import runtime
+from qmt_jupyter.providers.model_files import locate_model
+
+MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[1] / ".cache" / "models")
+
+_CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
+
+
+def pytest_sessionstart(session):
+    if session.config.option.collectonly or not sys.platform.startswith("linux"):
+        return
+    locate_model("smollm2", MODELS)
+    if os.geteuid() != 0 or os.environ.get("QMT_TEST_NETWORK") == "host":
+        return
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loopback:
+            request = struct.pack("16sh22x", b"lo", _IFF_UP)
+            fcntl.ioctl(loopback, _SIOCSIFFLAGS, request)
 
 
 @pytest.fixture(autouse=True)

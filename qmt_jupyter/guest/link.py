@@ -303,7 +303,10 @@ class HostLink:
         try:
             frame = messages.encode(messages.Ask(id=uuid.uuid4().hex, body=body))
         except (TypeError, ValueError, OverflowError, RecursionError):
-            raise RequestInvalid("The request holds something that JSON cannot.") from None
+            raise RequestInvalid(
+                "The request holds something that JSON cannot.",
+                next_step="Leave out what is not text, and numbers beyond 64 bits.",
+            ) from None
         if len(frame) > frames.ASK_LIMIT:
             raise RequestInvalid(
                 f"The request has {len(frame)} bytes; {frames.ASK_LIMIT} are allowed.",
@@ -328,6 +331,8 @@ class HostLink:
         for task in live.tasks:
             task.cancel()
         await asyncio.wait(live.tasks)
+        # A task that was cancelled holds on to all that it was doing, the sockets included.
+        live.tasks.clear()
         await live.endpoint.close()
 
     async def close(self) -> None:

@@ -129,7 +129,7 @@ class HostService:
         if self._endpoint is None:
             return ()
         v4_port, v6_port = self._endpoint.ports
-        v4 = [f"{address}:{v4_port}" for address in self._reach.v4]
+        v4 = [f"{address}:{v4_port}" for address in self._reach.v4] if v4_port else []
         v6 = [f"[{address}]:{v6_port}" for address in self._reach.v6] if v6_port else []
         return tuple(v4 + v6)
 
@@ -317,6 +317,11 @@ class HostService:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_DEADLINE)
+        # A task that was cancelled holds on to all that it was doing, the sockets included.
+        tasks.clear()
+        self._tasks.clear()
+        self._endings.clear()
+        self._sessions.clear()
         if self._endpoint is not None:
             await self._endpoint.close()
         await self._provider.aclose()

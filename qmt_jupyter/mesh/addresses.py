@@ -46,16 +46,17 @@ class Reach:
         return all(ipaddress.ip_address(each).is_loopback for each in (*self.v4, *self.v6))
 
     @property
-    def bind_v4(self) -> str:
-        """The IPv4 address to bind: the one allowed, or all of them."""
-        return self.v4[0] if self.restricted and len(self.v4) == 1 else "0.0.0.0"  # noqa: S104
+    def binds(self) -> tuple[str, ...]:
+        """One IPv4 and one IPv6 address to bind: the one allowed, or all of them.
 
-    @property
-    def bind_v6(self) -> str:
-        """The IPv6 address to bind: the one allowed, loopback when none is, or all of them."""
+        Both are named always, because the transport binds all addresses of a family that is not;
+        where no IPv6 address is allowed it is loopback's.
+        """
         if not self.restricted:
-            return "::"
-        return self.v6[0] if len(self.v6) == 1 else "::1" if not self.v6 else "::"
+            return ("0.0.0.0", "::")  # noqa: S104
+        v4 = self.v4[0] if len(self.v4) == 1 else "0.0.0.0"  # noqa: S104
+        v6 = self.v6[0] if len(self.v6) == 1 else "::" if self.v6 else "::1"
+        return (v4, v6)
 
 
 def reach(interfaces: tuple[str, ...]) -> Reach:

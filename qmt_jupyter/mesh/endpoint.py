@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,82 +66,99 @@ class Stream:
     """One bidirectional QUIC stream."""
 
     def __init__(self, stream: iroh.BiStream) -> None:
-        self._send = stream.send()
-        self._receive = stream.recv()
+        self._send: Any = stream.send()
+        self._receive: Any = stream.recv()
 
     async def read(self, limit: int = 64 * 1024) -> bytes:
         """Up to ``limit`` bytes, ``b""`` at the end. One reader, never cancelled in mid-frame."""
         try:
-            return bytes(await self._receive.read(limit))
+            return bytes(await _held(self._receive).read(limit))
         except iroh.IrohError as error:
             raise TransportError(error.message()) from None
 
     async def write(self, data: bytes) -> None:
         """Send all of ``data``; waits while the peer takes no more."""
         try:
-            await self._send.write_all(data)
+            await _held(self._send).write_all(data)
         except iroh.IrohError as error:
             raise TransportError(error.message()) from None
 
     async def finish(self) -> None:
         """Say that nothing more will be sent; a stream that is already gone is fine."""
         try:
-            await self._send.finish()
-        except iroh.IrohError:
+            await _held(self._send).finish()
+        except (iroh.IrohError, TransportError):
             return
 
     async def abort(self, code: int = CLOSE_NORMAL) -> None:
         """Give up both directions at once; a stream that is already gone is fine."""
-        for action in (self._send.reset, self._receive.stop):
+        for part, action in ((self._send, "reset"), (self._receive, "stop")):
             try:
-                await action(code)
-            except iroh.IrohError:
+                await getattr(_held(part), action)(code)
+            except (iroh.IrohError, TransportError):
                 continue
+
+    def release(self) -> None:
+        """Let go of the library's objects; the stream is over."""
+        self._send = self._receive = None
+
+
+def _held(part: Any) -> Any:
+    if part is None:
+        raise TransportError("the endpoint has been closed")
+    return part
 
 
 class Connection:
     """An encrypted connection to the holder of ``peer_key``."""
 
     def __init__(self, connection: iroh.Connection) -> None:
-        self._connection = connection
+        self._connection: Any = connection
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.peer_key: bytes = bytes(connection.remote_id().to_bytes())
 
     async def open_stream(self) -> Stream:
         """A new stream to the peer."""
         try:
-            return Stream(await self._connection.open_bi())
+            return self._known(Stream(await _held(self._connection).open_bi()))
         except iroh.IrohError as error:
             raise TransportError(error.message()) from None
 
     async def accept_stream(self) -> Stream:
         """The next stream that the peer opens."""
         try:
-            return Stream(await self._connection.accept_bi())
+            return self._known(Stream(await _held(self._connection).accept_bi()))
         except iroh.IrohError as error:
             raise TransportError(error.message()) from None
 
+    def _known(self, stream: Stream) -> Stream:
+        self._streams.add(stream)
+        return stream
+
     def allow_streams(self, count: int) -> None:
         """How many streams the peer may have open at once."""
-        self._connection.set_max_concurrent_bi_streams(count)
-        self._connection.set_max_concurrent_uni_streams(0)
+        _held(self._connection).set_max_concurrent_bi_streams(count)
+        _held(self._connection).set_max_concurrent_uni_streams(0)
 
     def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
-        """Close at once; both sides' streams end."""
-        self._connection.close(code, reason.encode()[:200])
+        """Close at once; both sides' streams end. Closing again is nothing."""
+        if self._connection is not None:
+            self._connection.close(code, reason.encode()[:200])
 
     @property
     def is_closed(self) -> bool:
         """Whether the connection has ended, for whatever reason."""
-        return self._connection.close_reason() is not None
+        return self._connection is None or self._connection.close_reason() is not None
 
     async def wait_closed(self) -> None:
         """Return when the connection has ended, for whatever reason."""
-        await self._connection.closed()
+        if self._connection is not None:
+            await self._connection.closed()
 
     @property
     def path(self) -> Path | None:
         """The path in use, or None before there is one."""
-        for each in self._connection.paths():
+        for each in [] if self._connection is None else self._connection.paths():
             if each.is_selected:
                 return Path(
                     direct=not each.is_relay,
@@ -149,9 +167,19 @@ class Connection:
                 )
         return None
 
+    def release(self) -> None:
+        """Let go of the library's objects, the streams' included; the connection is over."""
+        for stream in tuple(self._streams):
+            stream.release()
+        self._connection = None
+
 
 class _Bind(iroh.Preset):  # type: ignore[misc]  # iroh ships no types
-    """Binds exactly the addresses asked for, and contacts nobody."""
+    """Binds exactly the addresses asked for, with no relay and no lookup.
+
+    The library also asks the network's router to map the port (UPnP, PCP, NAT-PMP), whatever
+    addresses are bound, and its Python side has no switch for that.
+    """
 
     def __init__(self, addresses: list[str]) -> None:
         self._addresses = addresses
@@ -167,7 +195,8 @@ class Endpoint:
     """This process's end of all its connections."""
 
     def __init__(self, endpoint: iroh.Endpoint) -> None:
-        self._endpoint = endpoint
+        self._endpoint: Any = endpoint
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.public_key: bytes = bytes(endpoint.id().to_bytes())
 
     @classmethod
@@ -180,19 +209,22 @@ class Endpoint:
         :class:`~qmt_jupyter.errors.PortInUse`.
         """
         iroh.uniffi_set_event_loop(asyncio.get_running_loop())
-        v4, v6 = f"{reach.bind_v4}:{port}", f"[{reach.bind_v6}]:{port}"
+        wanted = [
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            for address in reach.binds
+        ]
         try:
-            return cls(await cls._bind(seed, [v4, v6], alpns))
+            return cls(await cls._bind(seed, wanted, alpns))
         except iroh.IrohError as error:
             if "in use" in error.message():
                 raise PortInUse(f"UDP port {port} is already in use.") from None
         # A machine without IPv6 cannot bind its half.
         try:
-            return cls(await cls._bind(seed, [v4], alpns))
+            return cls(await cls._bind(seed, wanted[:1], alpns))
         except iroh.IrohError as error:
             reason = error.message().strip().splitlines()[-1].strip()
             raise ConfigurationError(
-                f"The network could not be opened on {v4} ({reason}).",
+                f"The network could not be opened on {wanted[0]} ({reason}).",
                 next_step="Check QMT_INTERFACES and --port.",
             ) from None
 
@@ -203,10 +235,11 @@ class Endpoint:
         )
 
     @property
-    def ports(self) -> tuple[int, int | None]:
-        """The UDP ports of IPv4 and (where there is one) IPv6."""
-        v4, v6 = 0, None
-        for text in self._endpoint.bound_sockets():
+    def ports(self) -> tuple[int | None, int | None]:
+        """The UDP ports of IPv4 and of IPv6, None where it is not bound."""
+        v4: int | None = None
+        v6: int | None = None
+        for text in [] if self._endpoint is None else self._endpoint.bound_sockets():
             host, _, port = text.rpartition(":")
             if host.startswith("["):
                 v6 = int(port)
@@ -231,13 +264,13 @@ class Endpoint:
                 with anyio.fail_after(HANDSHAKE_DEADLINE):
                     accepting = await incoming.accept()
                     connection = await accepting.connect()
-                arrived.put_nowait(Connection(connection))
+                arrived.put_nowait(self._known(Connection(connection)))
             except (iroh.IrohError, TimeoutError):
                 return
 
         async def listen() -> None:
             try:
-                while (incoming := await self._endpoint.accept_next()) is not None:
+                while (incoming := await _held(self._endpoint).accept_next()) is not None:
                     task = asyncio.ensure_future(shake(incoming))
                     handshakes.add(task)
                     task.add_done_callback(handshakes.discard)
@@ -263,14 +296,27 @@ class Endpoint:
         """
         try:
             target = iroh.EndpointAddr(iroh.EndpointId.from_bytes(peer_key), relay, list(addresses))
-            return Connection(await self._endpoint.connect(target, alpn))
+            return self._known(Connection(await _held(self._endpoint).connect(target, alpn)))
         except iroh.IrohError as error:
             message = error.message()
             if "known protocol" in message:
                 raise AlpnMismatch(message) from None
             raise TransportError(message) from None
 
+    def _known(self, connection: Connection) -> Connection:
+        self._connections.add(connection)
+        return connection
+
     async def close(self) -> None:
-        """Close every connection and the sockets; peers that do not answer are not waited for."""
+        """Close every connection and the sockets; peers that do not answer are not waited for.
+
+        The library frees the sockets with its last object, so all are let go of here, whoever
+        still holds ours. Safe to call twice.
+        """
+        if self._endpoint is None:
+            return
         with anyio.move_on_after(CLOSE_DEADLINE):
             await self._endpoint.close()
+        for connection in tuple(self._connections):
+            connection.release()
+        self._endpoint = None

@@ -71,19 +71,19 @@ class Lan:
             raise RuntimeError("Lan is used outside its context")
         return self._zeroconf
 
-    async def announce(self, peer_id: str, port_v4: int, port_v6: int | None) -> None:
+    async def announce(self, peer_id: str, port_v4: int | None, port_v6: int | None) -> None:
         """Answer for ``peer_id`` until the context ends. Takes about a second to be complete.
 
         The service record holds one port, so IPv6 addresses are announced only where they
         share it. Raises :class:`LanUnavailable`.
         """
-        addresses = list(self._reach.v4)
+        addresses = list(self._reach.v4) if port_v4 else []
         if not addresses or port_v6 == port_v4:
             addresses += self._reach.v6
         info = AsyncServiceInfo(
             SERVICE,
             f"{peer_id}.{SERVICE}",
-            port=port_v4 if self._reach.v4 else (port_v6 or port_v4),
+            port=(port_v4 if port_v4 and self._reach.v4 else port_v6) or 0,
             server=f"{peer_id.lower()}.local.",
             parsed_addresses=addresses,
         )

@@ -24,6 +24,12 @@ from qmt_jupyter.wire import frames, messages
 REACH = addresses.reach(("127.0.0.1",))
 
 
+def at(endpoint):
+    """Where an endpoint of this machine alone is, as ``IP:PORT``."""
+    v4, v6 = endpoint.ports
+    return f"127.0.0.1:{v4}" if v4 else f"[::1]:{v6}"
+
+
 class Person:
     """Somebody with a home of their own."""
 

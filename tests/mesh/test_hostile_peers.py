@@ -20,7 +20,7 @@ from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.settings import Settings
 from qmt_jupyter.wire import frames, messages
 from qmt_jupyter.wire.frames import FrameError
-from tests.mesh.conftest import REACH, RawGuest, grant, question, texts, until
+from tests.mesh.conftest import REACH, RawGuest, at, grant, question, texts, until
 
 pytestmark = pytest.mark.anyio
 
@@ -203,7 +203,7 @@ async def test_a_guest_of_a_host_that_breaks_the_rules_gets_one_clear_error(
     host = RawHost(replies)
     endpoint = await Endpoint.bind(host.identity.seed, REACH, alpns=(messages.ALPN,))
     invite = sign_invite(host.identity, Terms("Evil", 0, 60), time.time())
-    granted = link.Link(invite, link.Hints((f"127.0.0.1:{endpoint.ports[0]}",)))
+    granted = link.Link(invite, link.Hints((at(endpoint),)))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host.serve, endpoint)
         mesh = await GuestMesh.join(granted, Settings(tmp_path / "guest", ("127.0.0.1",)))
@@ -222,7 +222,7 @@ async def test_a_host_that_falls_silent_is_gone_within_seconds(tmp_path):
     host = RawHost([STARTED, delta(1)])
     endpoint = await Endpoint.bind(host.identity.seed, REACH, alpns=(messages.ALPN,))
     invite = sign_invite(host.identity, Terms("Silent", 0, 60), time.time())
-    granted = link.Link(invite, link.Hints((f"127.0.0.1:{endpoint.ports[0]}",)))
+    granted = link.Link(invite, link.Hints((at(endpoint),)))
 
     async def serve():
         async for connection in endpoint.connections():

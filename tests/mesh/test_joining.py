@@ -33,7 +33,7 @@ from qmt_jupyter.mesh.endpoint import Endpoint
 from qmt_jupyter.mesh.locate import locate
 from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.wire import messages
-from tests.mesh.conftest import REACH, RawGuest, bare, grant, question, texts, until
+from tests.mesh.conftest import REACH, RawGuest, at, bare, grant, question, texts, until
 
 pytestmark = pytest.mark.anyio
 
@@ -233,10 +233,27 @@ async def test_a_request_too_large_is_refused_before_it_is_sent(person):
 
 
 async def test_a_port_in_use_is_said_so(person):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
+    address = REACH.binds[0]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as taken:
+        taken.bind((address, 0))
         with pytest.raises(PortInUse, match="--port"):
             await person("host").host(port=taken.getsockname()[1])
+
+
+async def test_a_port_is_free_again_once_its_host_has_closed(person):
+    host = person("host")
+    service = await host.host(Echo(delay=0.01, repeat=True))
+    port = service.addresses[0].rpartition(":")[2]
+    for _ in range(3):
+        mesh = await person("guest").join(await grant(service))
+        with pytest.raises(Stopped):
+            async for reply in mesh.answer(question(max_tokens=100_000)):
+                if isinstance(reply, messages.Delta) and reply.seq == 3:
+                    await service.close()
+        service = await host.host(Echo(delay=0.01, repeat=True), port=int(port))
+        await mesh.close()
+    await service.close()
 
 
 async def test_a_second_host_on_one_identity_is_refused_and_the_first_goes_on(person):
@@ -255,6 +272,13 @@ async def test_an_interface_that_does_not_exist_is_said_so():
     with pytest.raises(InterfaceUnknown, match="QMT_INTERFACES"):
         addresses.reach(("eth77",))
     assert addresses.reach(("127.0.0.1",)).loopback_only
+
+
+def test_only_what_is_allowed_is_bound():
+    assert addresses.Reach(("127.0.0.1",), (), restricted=True).binds == ("127.0.0.1", "::1")
+    lan = addresses.Reach(("192.0.2.1",), ("2001:db8::1",), restricted=True)
+    assert lan.binds == ("192.0.2.1", "2001:db8::1")
+    assert addresses.Reach(("192.0.2.1",), (), restricted=False).binds == ("0.0.0.0", "::")
 
 
 async def test_a_link_comes_back_by_itself_after_a_loss(person):
@@ -321,8 +345,7 @@ async def test_bytes_cross_unchanged_whatever_their_number(person):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(give_back)
-        port = endpoint.ports[0] or endpoint.ports[1]
-        connection = await other.connect(endpoint.public_key, (f"127.0.0.1:{port}",), b"bytes")
+        connection = await other.connect(endpoint.public_key, (at(endpoint),), b"bytes")
         stream = await connection.open_stream()
         for size in (1, 2, 255, 256, 65_537, 1_000_003):
             sent, back = os.urandom(size), b""

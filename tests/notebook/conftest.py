@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import KernelManager
 
-MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[2] / ".cache" / "models")
+from tests.conftest import MODELS
 
 
 class Kernel:

@@ -9,7 +9,8 @@ import time
 import filelock
 import pytest
 
-from tests.notebook.conftest import MODELS, errors
+from tests.conftest import MODELS
+from tests.notebook.conftest import errors
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def test_two_kernels_do_the_whole_job_with_a_real_model(kernel, smollm2, tmp_pat
     host, guest = kernel("host"), kernel("guest")
     link = tmp_path / "link"
     said = host.text(f"%qmt_host --model smollm2 --uses 1 --name Team --link-file {link}")
-    assert "Reachable at 127.0.0.1:" in said
+    assert "Reachable at " in said
     assert "read the prompts" in said
 
     said = guest.text(f"%qmt_join --file {link}")

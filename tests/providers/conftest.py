@@ -7,7 +7,6 @@ import base64
 import hashlib
 import http.server
 import io
-import os
 import struct
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from qmt_jupyter.providers.model_files import ModelFile, locate_model
+from tests.conftest import MODELS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,8 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Kept between runs, so that the model is fetched once and not by every run."""
-    named = os.environ.get("QMT_TEST_MODELS")
-    return Path(named) if named else REPOSITORY / ".cache" / "models"
+    return MODELS
 
 
 @pytest.fixture(scope="session")
