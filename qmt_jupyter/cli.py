@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, flags, words
 from .errors import InviteError, NotJoined, OptionInvalid, QmtError, printable
-from .terminal import Output, plain, progress_bar
+from .terminal import Output, plain, prepare_streams, progress_bar, shown_if_possible
 
 if TYPE_CHECKING:
     from .api import Answer, Host
@@ -44,12 +46,11 @@ def run_host(arguments: argparse.Namespace, output: Output) -> int:
         progress=progress_bar("Fetching the model"),
     ) as running:
         announce(running, output)
-        usage: dict[str, Any] = {}
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(0.2)
-        except KeyboardInterrupt:
-            usage = running.usage()
+    # Afterwards, so that what was running has its end.
+    usage = running.usage()
     from .tables import usage_table
 
     output.event("stopped", f"\nStopped hosting.\n{usage_table(usage)}", usage=usage)
@@ -73,7 +74,7 @@ def announce(running: Host, output: Output) -> None:
         )
         return
     print("\n".join(words.host_lines(running)))
-    print(f"\n{invite.qr()}\n\n{invite.url}\n")
+    print(f"\n{shown_if_possible(invite.qr())}\n\n{invite.url}\n")
     print("Your guest runs:  qmt chat --join LINK 'a question'   or in a notebook:  %qmt_join")
     print("Ctrl-C stops hosting.", flush=True)
 
@@ -101,7 +102,7 @@ def run_invite(arguments: argparse.Namespace, output: Output) -> int:
             }
         )
     else:
-        print(f"{made.qr()}\n\n{made.url}", flush=True)
+        print(f"{shown_if_possible(made.qr())}\n\n{made.url}", flush=True)
     return 0
 
 
@@ -343,8 +344,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 for an error, 130 for an interrupt."""
     given = sys.argv[1:] if argv is None else argv
     output = Output("--json" in given)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    prepare_streams()
+    in_main = threading.current_thread() is threading.main_thread()
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for each in ending if in_main else ():
+        # nohup asks for SIGHUP to be ignored; that is respected.
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _terminate)
     try:
         arguments = parser().parse_args(given)
         status: int = arguments.run(arguments, output)
@@ -353,14 +359,19 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read this has seen enough; the interpreter must not complain at its exit.
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        if error.errno != errno.EPIPE:
+            print(f"qmt: The output cannot be written ({error.strerror}).", file=sys.stderr)
+        # Whoever reads this has seen enough; the interpreter must not complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     finally:
         # What follows is clean-up that bounds itself; a second signal ends it at once.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in ending if in_main else ():
+            if signal.getsignal(each) is _terminate:
+                signal.signal(each, signal.SIG_DFL)
     return status
 
 

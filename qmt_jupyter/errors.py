@@ -173,7 +173,7 @@ class HostGone(MeshError):
     """The host stopped answering, or closed, while something was under way."""
 
     code = "host-gone"
-    default_next_step = "Run the cell again when the host is back."
+    default_next_step = "Try again when the host is back."
 
 
 class VersionMismatch(MeshError):
@@ -331,7 +331,7 @@ class Stopped(Refused):
     """The host stopped hosting while something was under way."""
 
     code = "stopped"
-    default_next_step = "Run it again when the host is back."
+    default_next_step = "Try again when the host is back."
 
 
 # The engine ---------------------------------------------------------------------------------

@@ -19,12 +19,14 @@ from .host.service import HostService
 from .identity import lifetime, link
 from .mesh.locate import DEADLINE
 from .providers.base import Provider
+from .providers.llamacpp import require_engine
 from .providers.select import DEFAULT_MODEL, ECHO, Engine, Progress, fetch, load_provider
 from .settings import Settings
 
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
 LONGEST_GUEST_NAME = 64
+_LONGEST_DEADLINE = 3600.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ async def join_mesh(
 ) -> tuple[GuestMesh, Callable[[], None]]:
     """Join by an invite link, with a call that makes the runtime forget the mesh again."""
     granted = link.read(url)
+    if not 0 < deadline <= _LONGEST_DEADLINE:
+        raise OptionInvalid(
+            f"{deadline:g} is not a time to look for a host.",
+            next_step=f"Give --timeout between 1 and {_LONGEST_DEADLINE:g} seconds.",
+        )
     mesh = await GuestMesh.join(
         granted, Settings.from_environment(), name=guest_name(name), deadline=deadline
     )
@@ -107,8 +114,9 @@ def guest_name(name: str | None) -> str:
 
 
 async def fetch_model(model: str, progress: Progress | None = None) -> None:
-    """Have a model's file on this machine."""
+    """Have a model's file on this machine, and the engine that it is for."""
     if model != ECHO:
+        require_engine()
         await fetch(model, Settings.from_environment(), progress)
 
 

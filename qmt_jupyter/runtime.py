@@ -65,7 +65,8 @@ class _Runtime:
             self.portal.start_task_soon(close_all).result(timeout=_EXIT_DEADLINE + 1)
         except Exception:  # the process ends: nothing is left that could be told
             return
-        self.thread.join(timeout=1)
+        # What was cancelled clears up after itself, e.g. a download that is half here.
+        self.thread.join(timeout=_EXIT_DEADLINE)
 
 
 def _runtime() -> _Runtime:

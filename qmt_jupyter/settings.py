@@ -67,7 +67,9 @@ def private_directory(path: Path) -> Path:
     Raises :class:`~qmt_jupyter.errors.HomeNotWritable`.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # With parents=True only the last one would get the mode.
+        for parent in (*reversed(path.parents), path):
+            parent.mkdir(mode=0o700, exist_ok=True)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(0o700)
         if not os.access(path, os.W_OK | os.X_OK):

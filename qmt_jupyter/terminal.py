@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -22,6 +23,25 @@ _STEERING = re.compile(
 def plain(text: str) -> str:
     """A model's text without what would steer a terminal; carriage returns just go."""
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
+
+
+def prepare_streams() -> None:
+    """Have the standard streams take whatever is printed, where they lack letters or are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def shown_if_possible(picture: str) -> str:
+    """A picture made of characters, or a word where standard output lacks them."""
+    try:
+        picture.encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return "(This terminal cannot show the QR code.)"
+    return picture
 
 
 def progress_bar(what: str) -> Callable[[int, int], None]:
@@ -73,4 +93,6 @@ class Output:
                 }
             )
         else:
-            print(f"qmt: {error}", file=sys.stderr, flush=True)
+            said = str(error)
+            said = said if said.startswith("qmt") else f"qmt: {said}"
+            print(said, file=sys.stderr, flush=True)

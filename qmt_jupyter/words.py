@@ -92,6 +92,12 @@ def _standing_line(status: dict[str, Any], now: float) -> str:
     return "; ".join(said) + "."
 
 
+def _round_trip(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.0f} ms" if milliseconds >= 1 else "under 1 ms"
+
+
 def models_text(host: Host | None, meshes: list[Mesh]) -> str:
     """Every model that ``%%chat`` can ask."""
     offered: list[dict[str, Any]] = []
@@ -119,7 +125,7 @@ def status_text(host: Host | None, meshes: list[Mesh]) -> str:
             short(each["host"]),
             "yes" if each["connected"] else "no",
             each["path"] or "",
-            "" if each["rtt_ms"] is None else f"{each['rtt_ms']:.0f} ms",
+            _round_trip(each["rtt_ms"]),
             each["running"],
         )
         for each in joined

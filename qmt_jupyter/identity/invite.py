@@ -140,13 +140,13 @@ def from_token(token: bytes) -> Invite:
     """Decode a token's bytes and verify its signature; same errors as :func:`from_text`."""
     if not token:
         raise InviteMalformed("The invite is empty.")
+    if len(token) < _HEAD.size + keys.SIGNATURE_SIZE:
+        raise InviteMalformed("The invite is cut off.")
     if token[0] != VERSION:
         raise InviteMalformed(
             f"The invite is of version {token[0]}; this release reads version {VERSION}.",
             next_step="Update the older of the two sides.",
         )
-    if len(token) < _HEAD.size + keys.SIGNATURE_SIZE:
-        raise InviteMalformed("The invite is cut off.")
     payload, signature = token[: -keys.SIGNATURE_SIZE], token[-keys.SIGNATURE_SIZE :]
     _, raw_id, raw_peer, expires_at, max_uses, flags, name_size = _HEAD.unpack_from(payload)
     if len(payload) != _HEAD.size + name_size:

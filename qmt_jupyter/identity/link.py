@@ -16,6 +16,7 @@ from . import invite
 
 PREFIX = "qmt://mesh/join/"
 MAX_LINK = 4096
+_SHORTEST_TOKEN = 40
 MAX_ADDRESSES = 8
 
 
@@ -56,12 +57,14 @@ def read(text: str) -> Link:
     Raises :class:`~qmt_jupyter.errors.InviteMalformed` or
     :class:`~qmt_jupyter.errors.InviteSignatureInvalid`. Expiry is the caller's to check.
     """
-    cleaned = text.strip()
+    cleaned = text.strip() if isinstance(text, str) else ""
     if not cleaned:
         raise InviteMalformed("There is no link.")
     if len(cleaned) > MAX_LINK:
         raise InviteMalformed("This is too long for an invite link.")
     if "://" not in cleaned:
+        if len(cleaned) < _SHORTEST_TOKEN:
+            raise InviteMalformed(f"This is not an invite link; one begins with {PREFIX}.")
         return Link(invite.from_text(cleaned), Hints())
     if not cleaned.startswith(PREFIX):
         raise InviteMalformed(f"An invite link begins with {PREFIX}.")

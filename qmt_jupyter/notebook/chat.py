@@ -26,9 +26,13 @@ _CUT = {
 
 
 class Interrupted(QmtError):
-    """A magic was stopped from the notebook; an answer ends on the host too, and its text stays."""
+    """A magic was stopped from the notebook; an answer ends on the host too, and its text stays.
+
+    ``text`` is the answer so far.
+    """
 
     code = "interrupted"
+    text = ""
 
 
 def turn(
@@ -63,7 +67,9 @@ def turn(
         screen.finish(answer.text, "interrupted", _metadata(answer))
         if answer.text:
             _keep(state, system, past, asked, answer)
-        raise Interrupted("The answer was interrupted; its text so far is kept.") from None
+        stopped = Interrupted("The answer was interrupted; its text so far is kept.")
+        stopped.text = answer.text
+        raise stopped from None
     except QmtError as error:
         screen.finish(
             answer.text, "not complete" if answer.text else "no answer", _metadata(answer)

@@ -268,10 +268,14 @@ class QmtMagics(Magics):
                 "There is nothing to ask.", next_step="Write the prompt below %%chat."
             )
         self._free_name(options.save)
-        from .chat import turn
+        from .chat import Interrupted, turn
 
         screen = Streaming() if is_terminal(self.shell) else Growing()
-        text = turn(STATE, options, cell.strip(), screen)
+        try:
+            text = turn(STATE, options, cell.strip(), screen)
+        except Interrupted as stopped:
+            self._keep(options.save, stopped.text)
+            raise
         self._keep(options.save, text)
 
     def _introduce(self, options: argparse.Namespace) -> None:

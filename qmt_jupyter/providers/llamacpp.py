@@ -198,7 +198,7 @@ def _load(
     file: ModelFile, slots: int, context: int | None, gpu_layers: int | None, threads: int | None
 ) -> _Loaded:
     head = read_head(file.path)
-    engine = _engine()
+    engine = require_engine()
     devices = engine.get_device_info()
     notices = []
     per_slot = context or min(DEFAULT_CONTEXT, head.context or DEFAULT_CONTEXT)
@@ -245,7 +245,8 @@ def _load(
     return _Loaded(server, Model(file.public_name, per_slot), phrase, tuple(notices))
 
 
-def _engine() -> Any:
+def require_engine() -> Any:
+    """The engine's module. Raises :class:`~qmt_jupyter.errors.EngineMissing`."""
     try:
         import xllamacpp
     except ModuleNotFoundError:

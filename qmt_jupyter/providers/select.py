@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in total, from a worker thread."""
 
+_STOP_PATIENCE = 4.0
+
 DEFAULT_MODEL = "smollm2"
 ECHO = "echo"
 
@@ -49,8 +51,10 @@ async def load_provider(
         from .echo import Echo
 
         return Echo(slots=engine.slots)
-    from .llamacpp import LlamaCpp
+    from .llamacpp import LlamaCpp, require_engine
 
+    # Before a large download, not after it.
+    require_engine()
     return await LlamaCpp.load(
         await fetch(model, settings, progress),
         slots=engine.slots,
@@ -66,12 +70,20 @@ async def fetch(model: str, settings: Settings, progress: Progress | None = None
     """
     from .model_files import locate_model
 
-    cancelled = threading.Event()
+    cancelled, ended = threading.Event(), threading.Event()
+
+    def work() -> ModelFile:
+        try:
+            return locate_model(model, settings.models_dir, progress, cancelled)
+        finally:
+            ended.set()
+
     try:
-        return await anyio.to_thread.run_sync(
-            lambda: locate_model(model, settings.models_dir, progress, cancelled),
-            abandon_on_cancel=True,
-        )
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     except BaseException:
+        # The worker sees it within a tenth of a second; what it has half is then cleared away.
         cancelled.set()
+        with anyio.move_on_after(_STOP_PATIENCE, shield=True):
+            while not ended.is_set():
+                await anyio.sleep(0.02)
         raise

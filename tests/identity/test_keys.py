@@ -53,6 +53,9 @@ def test_a_private_file_leaves_the_directory_of_the_user_as_it_is(tmp_path):
     assert stat.S_IMODE((tmp_path / "link").stat().st_mode) == 0o600
     settings.write_private(tmp_path / "new" / "link", b"x")
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    settings.private_directory(tmp_path / "several" / "at" / "once")
+    for each in ("several", "several/at", "several/at/once"):
+        assert stat.S_IMODE((tmp_path / each).stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("content", [b"", b"not hex", b"00" * 31, b"00" * 33, b"\xff\xfe"])

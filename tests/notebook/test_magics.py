@@ -179,10 +179,10 @@ def test_an_interrupted_answer_keeps_its_text_and_fails_the_cell(shell, hosting,
     original = Streaming.show
     monkeypatch.setattr("qmt_jupyter.notebook.display.Streaming.show", interrupt)
     with capture_output() as captured:
-        result = shell.run_cell("%%chat --save never\nCount.")
+        result = shell.run_cell("%%chat --save so_far\nCount.")
     assert isinstance(result.error_in_exec, Interrupted)
     assert "Traceback" not in captured.stdout + captured.stderr
-    assert "never" not in shell.user_ns
+    assert shell.user_ns["so_far"] == "one two "
     run(shell, "%%chat\nGo on.")
     assert provider.said(-1)[:2] == [("user", "Count."), ("assistant", "one two ")]
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(shell, cell, error):
 def test_hosting_inviting_and_stopping(shell, tmp_path):
     link = tmp_path / "link"
     said = run(shell, f"%qmt_host --model echo --name Team --save h --link-file {link}")
-    assert "Reachable at 127.0.0.1:" in said
+    assert "Reachable at " in said
     assert "can read the prompts" in said
     assert link.read_text().strip() == shell.user_ns["h"].invite.url
     assert link.stat().st_mode & 0o077 == 0
