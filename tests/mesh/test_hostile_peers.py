@@ -68,6 +68,70 @@ async def test_a_host_outlives_guests_that_break_every_rule(person):
     await service.close()
 
 
+DAY = 86400
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "said"),
+    [
+        ({"bit": 30}, "invite-signature", "not what its host signed"),
+        ({"bit": 8 * 80}, "invite-signature", "not what its host signed"),
+        ({"cut": slice(1, 17)}, "invite-malformed", "cut off"),
+        ({"now": -DAY}, "admission-refused", "not valid now"),
+        ({"now": DAY}, "admission-refused", "not valid now"),
+        ({"host": True}, "admission-refused", "for another host"),
+        ({"endpoint_key": keys.Identity.fresh().public_key}, "admission-refused", "another connection"),
+    ],
+)  # fmt: skip
+async def test_what_is_shown_at_the_door_is_believed_only_when_it_is_whole(
+    person, case, code, said
+):
+    service = await person("host").host()
+    granted = await grant(service)
+    token = bytearray(granted.invite.token)
+    if "bit" in case:
+        token[case["bit"] // 8] ^= 1 << case["bit"] % 8
+    token = bytes(token)[case.get("cut", slice(None))]
+    raw = await RawGuest.connect(granted)
+    shown = {"endpoint_key": case["endpoint_key"]} if "endpoint_key" in case else {}
+    if "host" in case:
+        raw.host_key = keys.Identity.fresh().public_key
+    answer = await raw.greet(raw.greeting(token, now=time.time() + case.get("now", 0), **shown))
+    assert isinstance(answer, messages.Refusal)
+    assert (answer.code, said in answer.sentence) == (code, True)
+    with anyio.fail_after(5):
+        await raw.connection.wait_closed()
+    assert service.usage()["invites"][0]["uses"] == 0
+    await raw.close()
+    await service.close()
+
+
+async def test_a_revoked_guest_that_asks_on_gets_nothing(person):
+    service = await person("host").host()
+    granted = await grant(service)
+    raw = await RawGuest.connect(granted)
+    await raw.greet(raw.greeting(granted.invite.token))
+    ask = messages.encode(messages.Ask(id="12345678", body=question()))
+    await service.revoke(granted.invite.invite_id)
+    answered = []
+    with anyio.fail_after(10):
+        while not raw.connection.is_closed:
+            try:
+                stream = Channel(await raw.stream(), frames.REPLY_LIMIT)
+                stream.post(ask)
+                while (payload := await stream.receive()) is not None:
+                    answered.append(messages.decode_reply(payload))
+            except TransportError:
+                break
+    assert not [
+        reply for reply in answered if isinstance(reply, (messages.Started, messages.Delta))
+    ]
+    assert {reply.code for reply in answered} <= {"revoked"}
+    assert service.provider.completed == 0
+    await raw.close()
+    await service.close()
+
+
 async def test_guests_that_never_greet_are_shown_out(person, monkeypatch):
     monkeypatch.setattr("qmt_jupyter.wire.exchange.GREETING_DEADLINE", 0.5)
     service = await person("host").host()
