@@ -202,6 +202,8 @@ class HostService:
 
     async def _admit(self, greeting: messages.Greeting, endpoint_key: bytes) -> Member:
         now = time.time()
+        # From here on somebody may have to be stopped at once.
+        self._writer.look_every = LOOK_EVERY
         shown = verify(
             greeting.token,
             greeting.statement,

@@ -6,6 +6,7 @@ whole has a deadline, after which the report says what each source had to say.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ class Attempt:
         return f"{self.source}: {self.outcome} ({self.seconds:.1f} s)"
 
 
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_by_and_by(endpoint: Endpoint) -> None:
+    """Close an endpoint that lost. In mid-handshake that takes a second, which nobody waits for."""
+    task = asyncio.ensure_future(endpoint.close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
 async def locate(
     host_key: bytes,
     hints: link.Hints,
@@ -54,6 +65,7 @@ async def locate(
     wanted = peer_id.to_text(host_key)
     found: list[tuple[Endpoint, Connection]] = []
     attempts: list[Attempt] = []
+    tried: set[str] = set()
     other_version = False
 
     async def connect(attempt: Attempt, address: str) -> None:
@@ -69,13 +81,14 @@ async def locate(
             attempt.outcome = f"nobody with the right key at {address}"
         finally:
             if not any(endpoint is winner for winner, _ in found):
-                with anyio.CancelScope(shield=True):
-                    await endpoint.close()
+                _close_by_and_by(endpoint)
 
     async def connect_any(attempt: Attempt, addresses: tuple[str, ...]) -> None:
         async with anyio.create_task_group() as tries:
             for address in addresses:
-                tries.start_soon(connect, attempt, address)
+                if address not in tried:
+                    tried.add(address)
+                    tries.start_soon(connect, attempt, address)
 
     async def by_hints(attempt: Attempt) -> None:
         attempt.outcome = f"no answer from {', '.join(hints.addresses)}"
@@ -106,7 +119,7 @@ async def locate(
                 race.start_soon(run, "addresses in the link", by_hints)
             race.start_soon(run, "local network", by_lan)
     for spare, _ in found[1:]:
-        await spare.close()
+        _close_by_and_by(spare)
     if found:
         return found[0]
     if other_version:
