@@ -76,7 +76,7 @@ $(VENV)/.made:
 
 $(VENV)/.host: $(VENV)/.made pyproject.toml
 	@echo "Installing qmt-jupyter and its engine into $(VENV), once."
-	$(VENV)/bin/python -m pip install --quiet --editable '.[host]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[host,upstream]'
 	$(call need-openmp,$(VENV))
 	@touch $@
 
@@ -90,6 +90,6 @@ $(LOWEST)/.installed: pyproject.toml
 	$(call make-environment,$(LOWEST_PYTHON),$(LOWEST))
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --system-certs --python $(LOWEST) \
-		--resolution lowest-direct --editable '.[host]' --group test
+		--resolution lowest-direct --editable '.[host,upstream]' --group test
 	$(call need-openmp,$(LOWEST))
 	@touch $@

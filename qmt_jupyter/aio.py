@@ -17,7 +17,7 @@ from .host.report import usage_rows
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.base import Provider
-from .providers.select import DEFAULT_MODEL
+from .providers.secret import read_key
 from .wire.completions import ChunkBuilder
 
 __all__ = ["Answer", "Host", "Invite", "Mesh", "host", "join"]
@@ -164,7 +164,7 @@ class Mesh(MeshFacts, _Askable):
 
 
 async def host(
-    model: str | Provider = DEFAULT_MODEL,
+    model: str | Provider | None = None,
     *,
     name: str | None = None,
     uses: int = DEFAULT_USES,
@@ -175,13 +175,19 @@ async def host(
     threads: int | None = None,
     port: int = 0,
     limits: Limits = UNLIMITED,
+    upstream: str | None = None,
+    upstream_models: Sequence[str] = (),
+    upstream_key: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it; like :func:`qmt_jupyter.host`.
 
     ``progress`` is called from a worker thread.
     """
-    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits)
+    options = HostOptions(
+        model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
+        upstream, tuple(upstream_models), read_key(upstream_key),
+    )  # fmt: skip
     return Host(*await runtime.call_async(nodes.start_host, options, progress))
 
 

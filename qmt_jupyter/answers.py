@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import printable
 from .guest.mesh import Route
+from .harmless import printable
 from .runtime import Pieces
 from .wire.completions import Completion
 from .wire.messages import Queued, Reply, Started
@@ -21,15 +21,16 @@ class AnswerState:
         self._completion = Completion()
         self._host: str | None = None
         self._position: int | None = None
+        self._wait: float | None = None
 
     def _take(self, event: Event) -> str:
         if isinstance(event, Route):
             self._host = event.host_id
             return ""
         if isinstance(event, Queued):
-            self._position = event.position
+            self._position, self._wait = event.position, event.wait
         elif isinstance(event, Started):
-            self._position = None
+            self._position = self._wait = None
         return self._completion.add(event)
 
     @property
@@ -52,6 +53,11 @@ class AnswerState:
     def position(self) -> int | None:
         """How many requests are served before this one; None when it does not wait."""
         return self._position
+
+    @property
+    def wait(self) -> float | None:
+        """In about how many seconds what serves it can begin; None where that is not known."""
+        return self._wait
 
     @property
     def finish_reason(self) -> str | None:

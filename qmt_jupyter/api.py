@@ -22,7 +22,7 @@ from .identity import link
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.base import Provider
-from .providers.select import DEFAULT_MODEL
+from .providers.secret import read_key
 from .settings import Settings
 from .wire.completions import ChunkBuilder
 
@@ -199,7 +199,7 @@ class Mesh(MeshFacts, _Askable):
 
 
 def host(
-    model: str | Provider = DEFAULT_MODEL,
+    model: str | Provider | None = None,
     *,
     name: str | None = None,
     uses: int = DEFAULT_USES,
@@ -210,23 +210,36 @@ def host(
     threads: int | None = None,
     port: int = 0,
     limits: Limits = UNLIMITED,
+    upstream: str | None = None,
+    upstream_models: Sequence[str] = (),
+    upstream_key: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it.
 
-    ``model`` is a path to a GGUF file, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, or a
-    :class:`~qmt_jupyter.providers.base.Provider`. The first invite is called ``name`` (default:
-    this machine's name), admits ``uses`` guests (0: any number) and lives for ``ttl`` (``90s``,
-    ``15m``, ``24h``, ``7d``, ``none``); ``limits`` bound what its guests may take together, or
-    each (:class:`qmt_jupyter.Limits`). ``slots`` requests run side by side, each with
-    ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is the UDP port (0: a
-    free one). ``progress`` is called in this thread with bytes done and in total while a model
+    ``model`` is a path to a GGUF file, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2`` (which
+    is the default), or a :class:`~qmt_jupyter.providers.base.Provider`. The first invite is called
+    ``name`` (default: this machine's name), admits ``uses`` guests (0: any number) and lives for
+    ``ttl`` (``90s``, ``15m``, ``24h``, ``7d``, ``none``); ``limits`` bound what its guests may
+    take together, or each (:class:`qmt_jupyter.Limits`). ``slots`` requests run side by side,
+    each with ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is the UDP
+    port (0: a free one).
+
+    ``upstream`` is the address of an OpenAI-compatible server whose models are shared too, or
+    alone where no ``model`` is given; ``upstream_models`` say which (``*`` and ``?`` stand for
+    more), and ``upstream_key`` where its key is: ``env:NAME``, ``keyring:SERVICE`` or ``prompt``,
+    never the key itself. The key stays with the provider.
+
+    ``progress`` is called in this thread with bytes done and in total while a model
     is being fetched.
 
     Raises a :class:`~qmt_jupyter.errors.ConfigurationError` or a
     :class:`~qmt_jupyter.errors.ProviderError`.
     """
-    options = HostOptions(model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits)
+    options = HostOptions(
+        model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
+        upstream, tuple(upstream_models), read_key(upstream_key),
+    )  # fmt: skip
     return Host(
         *_wait_showing(progress, lambda report: runtime.submit(nodes.start_host, options, report))
     )

@@ -15,8 +15,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, flags, words
-from .errors import InviteError, NotJoined, OptionInvalid, QmtError, printable
-from .terminal import Output, plain, prepare_streams, progress_bar, shown_if_possible
+from .errors import InviteError, NotJoined, OptionInvalid, QmtError
+from .harmless import plain, printable
+from .terminal import Output, prepare_streams, progress_bar, shown_if_possible
 
 if TYPE_CHECKING:
     from .api import Answer, Host
@@ -42,6 +43,9 @@ def run_host(arguments: argparse.Namespace, output: Output) -> int:
         gpu_layers=arguments.gpu_layers,
         threads=arguments.threads,
         port=arguments.port,
+        upstream=arguments.upstream,
+        upstream_models=arguments.upstream_model,
+        upstream_key=arguments.upstream_key,
         limits=Limits(**flags.limits(arguments)),
         progress=progress_bar("Fetching the model"),
     ) as running:

@@ -18,10 +18,11 @@ from typing import Any
 
 from . import api
 from .errors import ProviderError, QmtError
+from .harmless import plain
 from .identity import qr
 from .settings import Settings, write_private
 from .tables import usage_table
-from .terminal import plain, progress_bar
+from .terminal import progress_bar
 
 PROMPT = "Explain in two or three sentences why the sky is blue."
 _PARENT_ONLY = ("QMT_INVITE",)

@@ -3,7 +3,8 @@
 QmtError
 ├── InviteError          the link itself: InviteMalformed, InviteSignatureInvalid, InviteExpired
 ├── ConfigurationError   this machine: HomeNotWritable, IdentityDamaged, IdentityInUse, PortInUse,
-│                        OptionInvalid, InterfaceUnknown, LedgerDamaged, LedgerNewer
+│                        OptionInvalid, InterfaceUnknown, LedgerDamaged, LedgerNewer,
+│                        KeyUnavailable
 ├── MeshError            the way to the host: HostNotFound, HostGone, VersionMismatch,
 │                        ProtocolViolation, NotJoined, NotHosting
 ├── Refused              the host said no: AdmissionRefused (InviteUsedUp), RequestInvalid,
@@ -12,7 +13,8 @@ QmtError
 │                        LimitReached (RequestsUsedUp, TokensUsedUp, TokensReserved,
 │                        RequestRateReached, TokenRateReached, TooManyAtOnce, ModelNotAllowed)
 └── ProviderError        the engine: EngineMissing, ModelFileMissing, ModelFileInvalid,
-                         ModelNotLoaded, OutOfMemory, DownloadFailed, GenerationFailed
+                         ModelNotLoaded, OutOfMemory, DownloadFailed, GenerationFailed,
+                         UpstreamUnreachable, UpstreamRefused
 
 ``code`` is the word that travels in refusals and in ``--json`` output; it never changes meaning.
 A sentence never contains a token, a key or a traceback.
@@ -21,8 +23,6 @@ A sentence never contains a token, a key or a traceback.
 from __future__ import annotations
 
 from typing import ClassVar
-
-_MAX_REMOTE_SENTENCE = 400
 
 
 class QmtError(Exception):
@@ -55,9 +55,6 @@ class QmtError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-# The link -----------------------------------------------------------------------------------
-
-
 class InviteError(QmtError):
     """Something is wrong with an invite link; no packet has left this machine."""
 
@@ -83,9 +80,6 @@ class InviteExpired(InviteError):
 
     code = "invite-expired"
     default_next_step = "Ask the host for a fresh link."
-
-
-# This machine -------------------------------------------------------------------------------
 
 
 class ConfigurationError(QmtError):
@@ -138,10 +132,7 @@ class LedgerDamaged(ConfigurationError):
     """The host's records cannot be read; the file is set aside, never overwritten."""
 
     code = "ledger-damaged"
-    default_next_step = (
-        "Start again to begin with empty records (invites made before are then refused), or put "
-        "a copy of the file back first."
-    )
+    default_next_step = "Start again without it (earlier invites are over then) or put a copy back."
 
 
 class LedgerNewer(ConfigurationError):
@@ -151,7 +142,11 @@ class LedgerNewer(ConfigurationError):
     default_next_step = "Update qmt-jupyter, or set QMT_HOME to another directory."
 
 
-# The way to the host ------------------------------------------------------------------------
+class KeyUnavailable(ConfigurationError):
+    """The key of an upstream is not where it was said to be."""
+
+    code = "key-unavailable"
+    default_next_step = "Put it there, or name another source: env:NAME, keyring:SERVICE, prompt."
 
 
 class MeshError(QmtError):
@@ -164,9 +159,7 @@ class HostNotFound(MeshError):
     """No way of finding the host led to it; the sentence lists what was tried."""
 
     code = "host-not-found"
-    default_next_step = (
-        "Check that the host is running and that both are on the same network, then try again."
-    )
+    default_next_step = "Check that the host runs and both are on the same network, then try again."
 
 
 class HostGone(MeshError):
@@ -201,9 +194,6 @@ class NotHosting(MeshError):
 
     code = "not-hosting"
     default_next_step = "Run %qmt_host (or qmt host) first."
-
-
-# The host said no ---------------------------------------------------------------------------
 
 
 class Refused(QmtError):
@@ -334,9 +324,6 @@ class Stopped(Refused):
     default_next_step = "Try again when the host is back."
 
 
-# The engine ---------------------------------------------------------------------------------
-
-
 class ProviderError(QmtError):
     """What produces the tokens cannot, or could not."""
 
@@ -389,8 +376,15 @@ class GenerationFailed(ProviderError):
     code = "generation-failed"
 
 
-def printable(text: str, limit: int = _MAX_REMOTE_SENTENCE) -> str:
-    """Make remote text safe to show: one line, no control or formatting characters, bounded."""
-    kept = "".join(c if c.isprintable() else " " for c in text[: limit * 4])
-    kept = " ".join(kept.split())
-    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+class UpstreamUnreachable(ProviderError):
+    """The server behind the host does not answer, or fails."""
+
+    code = "upstream-unreachable"
+    default_next_step = "Check that the server runs, then try again."
+
+
+class UpstreamRefused(ProviderError):
+    """The server behind the host does not take the host's key or its requests."""
+
+    code = "upstream-refused"
+    default_next_step = "Check the key and the address on the host's side."

@@ -100,12 +100,12 @@ class HostFacts:
     @property
     def models(self) -> list[str]:
         """The names of the models offered."""
-        return [model.name for model in self._service.provider.models]
+        return list(self._service.models)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What the person who hosts should know, e.g. about a GPU that is not used."""
-        return self._service.provider.notices
+        return tuple(notice for each in self._service.providers for notice in each.notices)
 
     def __repr__(self) -> str:
         return f"<Host {self.peer_id[-8:]}: {', '.join(self.models)}>"

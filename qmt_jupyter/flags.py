@@ -91,9 +91,25 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     """What is shared, and on which terms."""
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
         metavar="MODEL",
-        help=f"a .gguf file, hf:OWNER/NAME/FILE.gguf, or smollm2 (default {DEFAULT_MODEL})",
+        help="a .gguf file, hf:OWNER/NAME/FILE.gguf, or smollm2 "
+        f"(default {DEFAULT_MODEL}, or none with --upstream)",
+    )
+    upstream = parser.add_argument_group("a server that runs already, and whose key stays here")
+    upstream.add_argument(
+        "--upstream", metavar="URL", help="share models of an OpenAI-compatible server"
+    )
+    upstream.add_argument(
+        "--upstream-model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="which of its models; * and ? stand for more; repeat it",
+    )
+    upstream.add_argument(
+        "--upstream-key",
+        metavar="SOURCE",
+        help="where its key is: env:NAME, keyring:SERVICE or prompt; never the key itself",
     )
     add_grant(parser)
     parser.add_argument(

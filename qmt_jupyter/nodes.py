@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import runtime
@@ -20,7 +20,16 @@ from .identity import lifetime, link
 from .mesh.locate import DEADLINE
 from .providers.base import Provider
 from .providers.llamacpp import require_engine
-from .providers.select import DEFAULT_MODEL, ECHO, Engine, Progress, fetch, load_provider
+from .providers.secret import Secret
+from .providers.select import (
+    DEFAULT_MODEL,
+    ECHO,
+    Engine,
+    Progress,
+    fetch,
+    load_provider,
+    open_upstream,
+)
 from .settings import Settings
 
 DEFAULT_USES = 1
@@ -33,7 +42,7 @@ _LONGEST_DEADLINE = 3600.0
 class HostOptions:
     """What :func:`qmt_jupyter.host` takes; see there."""
 
-    model: str | Provider = DEFAULT_MODEL
+    model: str | Provider | None = None
     name: str | None = None
     uses: int = DEFAULT_USES
     ttl: str = DEFAULT_TTL
@@ -43,6 +52,9 @@ class HostOptions:
     threads: int | None = None
     port: int = 0
     limits: Limits = UNLIMITED
+    upstream: str | None = None
+    upstream_models: tuple[str, ...] = ()
+    upstream_key: Secret | None = field(default=None, repr=False)
 
 
 def default_name() -> str:
@@ -68,15 +80,13 @@ async def start_host(
         raise OptionInvalid(f"{options.port} is not a port; 1 to 65535 are.")
     granted = terms(options.name, options.uses, options.ttl, options.limits)
     settings = Settings.from_environment()
-    if isinstance(options.model, Provider):
-        provider = options.model
-    else:
-        engine = Engine(options.slots, options.context, options.gpu_layers, options.threads)
-        provider = await load_provider(options.model, engine, settings, progress)
+    providers: list[Provider] = []
     try:
-        service = await HostService.start(provider, settings, port=options.port)
+        await _open_providers(options, settings, progress, providers)
+        service = await HostService.start(providers, settings, port=options.port)
     except BaseException:
-        await provider.aclose()
+        for provider in providers:
+            await provider.aclose()
         raise
     try:
         first = await service.invite(granted)
@@ -84,6 +94,28 @@ async def start_host(
         await service.close()
         raise
     return service, first, runtime.at_shutdown(service.close)
+
+
+async def _open_providers(
+    options: HostOptions, settings: Settings, progress: Progress | None, opened: list[Provider]
+) -> None:
+    """Open what is to be shared, the upstream first: it says soonest that something is wrong."""
+    if options.upstream is not None:
+        opened.append(
+            await open_upstream(
+                options.upstream, options.upstream_models, options.slots, options.upstream_key
+            )
+        )
+    elif options.upstream_models or options.upstream_key is not None:
+        raise OptionInvalid("There is no upstream.", next_step="Give its address: --upstream URL.")
+    model = options.model
+    if model is None and not opened:
+        model = DEFAULT_MODEL
+    if isinstance(model, Provider):
+        opened.append(model)
+    elif model is not None:
+        engine = Engine(options.slots, options.context, options.gpu_layers, options.threads)
+        opened.append(await load_provider(model, engine, settings, progress))
 
 
 async def join_mesh(

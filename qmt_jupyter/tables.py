@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import printable
+from .harmless import printable
 from .identity.lifetime import describe
 from .identity.peer_id import short
 

@@ -1,28 +1,14 @@
-"""What a terminal shows: results, a progress bar, and a model's text made harmless."""
+"""What a terminal shows: results, a progress bar, and what it cannot show."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from .errors import QmtError
-
-# Control characters but newline and tab, separators that some take for a new line, what turns
-# the direction of writing, and tags that nobody sees. Not the spaces and joiners that are no
-# ASCII: French, Persian, Japanese and emoji are written with them.
-_STEERING = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff\ufff9-\ufffb"
-    r"\U000e0000-\U000e007f]"
-)
-
-
-def plain(text: str) -> str:
-    """A model's text without what would steer a terminal; carriage returns just go."""
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
 
 
 def prepare_streams() -> None:

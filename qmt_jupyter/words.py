@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import printable
+from .harmless import printable
 from .identity.lifetime import describe
 from .identity.peer_id import short
 from .tables import limits_phrase, models_table, table, usage_table

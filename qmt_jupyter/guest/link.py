@@ -22,6 +22,7 @@ from ..errors import (
     RequestInvalid,
     VersionMismatch,
 )
+from ..harmless import printable
 from ..identity import keys, statement
 from ..identity.link import Link
 from ..identity.peer_id import short
@@ -79,7 +80,7 @@ class HostLink:
     @property
     def mesh_name(self) -> str:
         """The mesh's name as the invite gives it, made printable."""
-        return errors.printable(self._link.invite.name, 100)
+        return printable(self._link.invite.name, 100)
 
     @property
     def models(self) -> tuple[messages.ModelOffer, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import InviteError, MeshError, ProviderError, QmtError, Refused, printable
+from ..errors import InviteError, MeshError, ProviderError, QmtError, Refused
+from ..harmless import printable
 
 _BY_CODE: dict[str, type[QmtError]] = {}
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from ..errors import Busy, GenerationFailed, ModelNotAllowed, ModelUnknown, Revoked
-from ..providers.base import Model, Provider
+from ..providers.base import Chunk, Model, Provider
 from ..wire.messages import Delta, Done, JsonObject, Queued, Reply, Started, Usage, encoded_size
 from . import allowlist
 from .account import Account, Grant
+from .lanes import Lanes
 from .limits import UNLIMITED, Limits
 from .membership import Member, Register
-from .queue import FairQueue, Ticket
+from .queue import Ticket
 from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, REVOKED, STOPPED
 from .usage import OWNER, RequestUsage, UsageBook
 
@@ -29,13 +30,12 @@ _LEARNING = 0.1
 
 
 class Dispatcher:
-    """Runs requests on a provider. Who asks has been checked before it gets here."""
+    """Runs requests on providers. Who asks has been checked before it gets here."""
 
-    def __init__(self, provider: Provider, register: Register, usage: UsageBook) -> None:
-        self._provider = provider
+    def __init__(self, providers: Sequence[Provider], register: Register, usage: UsageBook) -> None:
+        self._lanes = Lanes(providers)
         self._register = register
         self._usage = usage
-        self._queue = FairQueue(provider.slots)
         self._own = Account()
         self._typical = 128.0  # tokens of an answer, learned
         self.stopping = False
@@ -43,11 +43,11 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests wait for a slot."""
-        return self._queue.waiting
+        return self._lanes.waiting
 
     def offered(self, limits: Limits) -> tuple[Model, ...]:
         """The models that these limits leave."""
-        return tuple(model for model in self._provider.models if limits.allows(model.name))
+        return tuple(model for model in self._lanes.models if limits.allows(model.name))
 
     async def answer(
         self, member: Member | None, body: JsonObject, size: int = 0
@@ -60,7 +60,8 @@ class Dispatcher:
         """
         request = allowlist.checked(body)
         limits = member.granted.record.limits if member else UNLIMITED
-        model = self._model(request.pop("model", None), limits)
+        name = self._model(request.pop("model", None), limits)
+        lane, model = self._lanes.find(name)
         clock, prompt, wanted = time.monotonic(), guessed_tokens(request), _wanted(request)
         account = member.account if member else self._own
         grant = account.begin(
@@ -73,7 +74,7 @@ class Dispatcher:
             member.membership.membership_id if member else None,
             member.usage if member else self._register.owner,
             grant,
-            model.name,
+            name,
             time.time(),
             clock,
         )
@@ -81,21 +82,24 @@ class Dispatcher:
         try:
             guest = member.membership.guest_id if member else OWNER
             expected = min(grant.answer_limit or self._typical, self._typical)
-            ticket = self._queue.enter(guest, prompt + int(expected), size, clock)
+            if grant.answer_limit is not None:
+                request.pop("max_completion_tokens", None)
+                request["max_tokens"] = grant.answer_limit
+            ticket = lane.queue.enter(guest, prompt + int(expected), size, clock)
             try:
                 async for queued in _waited_for(ticket):
                     yield queued
                 # Nobody is served who is not in the books.
                 await counted.recorded
-                counted.started(time.monotonic())
-                yield Started(
-                    id=f"chatcmpl-{uuid.uuid4().hex}", model=model.name, created=int(time.time())
+                started = Started(
+                    id=f"chatcmpl-{uuid.uuid4().hex}", model=name, created=int(time.time())
                 )
-                async with aclosing(self._generate(model.name, request, grant, counted)) as replies:
+                chunks = lane.provider.chat(model.name, request)
+                async with aclosing(_replies(chunks, started, grant, counted)) as replies:
                     async for reply in replies:
                         yield reply
             finally:
-                self._queue.leave(ticket, time.monotonic(), counted.tokens)
+                lane.queue.leave(ticket, time.monotonic(), counted.tokens)
             how = COMPLETED
             self._typical += _LEARNING * (grant.streamed - self._typical)
         except Exception:
@@ -112,55 +116,61 @@ class Dispatcher:
             return REVOKED if isinstance(ended, Revoked) else EXPIRED
         return STOPPED if self.stopping else CANCELLED
 
-    async def _generate(
-        self, model: str, request: dict[str, Any], grant: Grant, counted: RequestUsage
-    ) -> AsyncGenerator[Reply, None]:
-        finish_reason = ""
-        settled: Usage | None = None
-        if grant.answer_limit is not None:
-            request.pop("max_completion_tokens", None)
-            request["max_tokens"] = grant.answer_limit
-        async with aclosing(self._provider.chat(model, request)) as chunks:
-            async for chunk in chunks:
-                if (known := chunk.get("prompt_tokens")) is not None:
-                    grant.know_prompt(known, time.monotonic())
-                    counted.prompt(known)
-                choices = chunk.get("choices")
-                if choices:
-                    if any(_carries(each.get("delta")) for each in choices):
-                        if grant.answer_limit is not None and grant.streamed >= grant.answer_limit:
-                            finish_reason = grant.cut_by
-                            yield Delta(seq=0, choices=[_cut(grant.cut_by)])
-                            break
-                        counted.piece(time.monotonic())
-                    finish_reason = choices[0].get("finish_reason") or finish_reason
-                    if finish_reason == "length" and grant.cut_by != "length":
-                        finish_reason = choices[0]["finish_reason"] = grant.cut_by
-                    yield Delta(seq=0, choices=choices)
-                if chunk.get("usage"):
-                    settled = Usage(usage=chunk["usage"], timings=chunk.get("timings"))
-        if settled is not None:
-            counted.settle(settled.usage)
-            yield settled
-        elif finish_reason:
-            yield Usage(usage=counted.as_openai())
-        if not finish_reason:
-            raise GenerationFailed("The engine ended the answer without saying why.")
-        yield Done(finish_reason=finish_reason)
-
-    def _model(self, wanted: str | None, limits: Limits) -> Model:
-        offered = self.offered(limits)
+    def _model(self, wanted: str | None, limits: Limits) -> str:
+        offered = [model.name for model in self.offered(limits)]
         if wanted is None and offered:
             return offered[0]
-        for model in offered:
-            if model.name == wanted:
-                return model
-        listed = ", ".join(model.name for model in offered) or "none"
+        if wanted in offered:
+            return str(wanted)
+        listed = ", ".join(offered) or "none"
         if limits.models:
             raise ModelNotAllowed(
                 f"The invite does not include a model {str(wanted)[:80]!r}; it includes {listed}."
             )
         raise ModelUnknown(f"The host has no model {str(wanted)[:80]!r}; it offers {listed}.")
+
+
+async def _replies(
+    chunks: AsyncGenerator[Chunk, None], started: Started, grant: Grant, counted: RequestUsage
+) -> AsyncGenerator[Reply, None]:
+    """What a provider yields as replies, counted; the answer starts with its first sign of life."""
+    finish_reason = ""
+    settled: Usage | None = None
+    has_begun = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if (wait := chunk.get("wait")) is not None:
+                yield Queued(position=0, wait=round(wait, 1))
+                continue
+            if not has_begun:
+                has_begun = True
+                counted.started(time.monotonic())
+                yield started
+            if (known := chunk.get("prompt_tokens")) is not None:
+                grant.know_prompt(known, time.monotonic())
+                counted.prompt(known)
+            choices = chunk.get("choices")
+            if choices:
+                if any(_carries(each.get("delta")) for each in choices):
+                    if grant.answer_limit is not None and grant.streamed >= grant.answer_limit:
+                        finish_reason = grant.cut_by
+                        yield Delta(seq=0, choices=[_cut(grant.cut_by)])
+                        break
+                    counted.piece(time.monotonic())
+                finish_reason = choices[0].get("finish_reason") or finish_reason
+                if finish_reason == "length" and grant.cut_by != "length":
+                    finish_reason = choices[0]["finish_reason"] = grant.cut_by
+                yield Delta(seq=0, choices=choices)
+            if chunk.get("usage"):
+                settled = Usage(usage=chunk["usage"], timings=chunk.get("timings"))
+    if settled is not None:
+        counted.settle(settled.usage)
+        yield settled
+    elif finish_reason:
+        yield Usage(usage=counted.as_openai())
+    if not finish_reason:
+        raise GenerationFailed("The engine ended the answer without saying why.")
+    yield Done(finish_reason=finish_reason)
 
 
 async def _waited_for(ticket: Ticket) -> AsyncGenerator[Queued, None]:

@@ -282,10 +282,10 @@ class Ledger:
                 except QmtError as error:
                     order.error = error
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, nobody may wait for ever
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            log.error("the ledger could not be written: %s", error)
+            log.error("the ledger could not be written: %r", error)
             for order in orders:
                 order.error = RecordsUnwritable("The host cannot write its records.")
 
@@ -299,8 +299,8 @@ class Ledger:
                 return
             self._data_version = version
             changes = records.Changes.since(self._connection, self._seen)
-        except sqlite3.Error as error:
-            log.error("the ledger could not be read: %s", error)
+        except Exception as error:
+            log.error("the ledger could not be read: %r", error)
             return
         if changes:
             self._loop_soon(self._on_change, changes)

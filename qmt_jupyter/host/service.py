@@ -7,13 +7,14 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from ..errors import Busy, QmtError, Revoked, Stopped, printable
+from ..errors import Busy, QmtError, Revoked, Stopped
+from ..harmless import printable
 from ..identity import keys, link
 from ..mesh import addresses, lan
 from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection, Endpoint
@@ -24,6 +25,7 @@ from . import records
 from .dispatch import Dispatcher
 from .granting import ReachFile, Terms, sign_invite
 from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
+from .limits import UNLIMITED
 from .membership import Member, Register, verify
 from .report import usage_report
 from .rows import Membership
@@ -43,9 +45,13 @@ class HostService:
     """A running host. Everything here happens in one event loop."""
 
     def __init__(
-        self, provider: Provider, identity: keys.Identity, lock: keys.HostLock, directory: Path
+        self,
+        providers: Sequence[Provider],
+        identity: keys.Identity,
+        lock: keys.HostLock,
+        directory: Path,
     ) -> None:
-        self._provider = provider
+        self._providers = tuple(providers)
         self._identity = identity
         self._lock = lock
         self._register = Register()
@@ -60,10 +66,12 @@ class HostService:
         self._stopped = False
 
     @classmethod
-    async def start(cls, provider: Provider, settings: Settings, *, port: int = 0) -> HostService:
+    async def start(
+        cls, providers: Sequence[Provider], settings: Settings, *, port: int = 0
+    ) -> HostService:
         """Lock the identity, open the endpoint and announce it.
 
-        Raises a :class:`~qmt_jupyter.errors.ConfigurationError`; the provider stays the
+        Raises a :class:`~qmt_jupyter.errors.ConfigurationError`; the providers stay the
         caller's to close then.
         """
         reach = addresses.reach(settings.interfaces)
@@ -72,7 +80,7 @@ class HostService:
         service: HostService | None = None
         try:
             identity = keys.load_or_create(settings.host_dir / "identity.key")
-            service = cls(provider, identity, lock, settings.host_dir)
+            service = cls(providers, identity, lock, settings.host_dir)
             service._reach = reach
             await service._open_ledger(settings.host_dir)
             service._endpoint = await Endpoint.bind(
@@ -104,7 +112,7 @@ class HostService:
             write=lambda rows: ledger.write(lambda db: records.put_requests(db, rows)),
             post=lambda rows: ledger.post(lambda db: records.put_requests(db, rows)),
         )
-        self._dispatcher = Dispatcher(self._provider, self._register, self._usage)
+        self._dispatcher = Dispatcher(self._providers, self._register, self._usage)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -119,9 +127,14 @@ class HostService:
         return not self._stopped
 
     @property
-    def provider(self) -> Provider:
+    def providers(self) -> tuple[Provider, ...]:
         """What produces the tokens."""
-        return self._provider
+        return self._providers
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models offered."""
+        return tuple(model.name for model in self._dispatcher.offered(UNLIMITED))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -147,9 +160,9 @@ class HostService:
         """What runs now, as plain values."""
         return {
             "peer_id": self.peer_id,
-            "models": [model.name for model in self._provider.models],
-            "slots": self._provider.slots,
-            "device": self._provider.device,
+            "models": list(self.models),
+            "slots": sum(each.slots for each in self._providers),
+            "device": " and ".join(each.device for each in self._providers),
             "guests": sum(1 for session in self._sessions if session.member),
             "waiting": self._dispatcher.waiting,
             "addresses": list(self.addresses),
@@ -326,6 +339,7 @@ class HostService:
         self._sessions.clear()
         if self._endpoint is not None:
             await self._endpoint.close()
-        await self._provider.aclose()
+        for provider in self._providers:
+            await provider.aclose()
         if self._ledger is not None:
             await self._ledger.close()

@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import QmtError, printable
+from ..errors import QmtError
+from ..harmless import printable
 from ..identity.peer_id import short
 from .display import Growing, Streaming
 from .state import State
@@ -100,6 +101,8 @@ def _waiting(answer: Answer) -> str:
         return ""
     if answer.position is None:
         return "waiting for the host"
+    if answer.wait is not None:
+        return f"waiting, the host's upstream asks for {answer.wait:.0f} s"
     return f"waiting, {answer.position} before you"
 
 

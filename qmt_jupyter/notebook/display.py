@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..terminal import plain
+from ..harmless import plain
 from . import markdown
 
 _FASTEST = 0.1

@@ -143,6 +143,9 @@ class QmtMagics(Magics):
             gpu_layers=options.gpu_layers,
             threads=options.threads,
             port=options.port,
+            upstream=options.upstream,
+            upstream_models=options.upstream_model,
+            upstream_key=options.upstream_key,
             limits=Limits(**flags.limits(options)),
             progress=self._progress(),
         )

@@ -12,7 +12,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import plain
+from ..harmless import plain
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

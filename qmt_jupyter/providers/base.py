@@ -38,6 +38,11 @@ class Provider(abc.ABC):
         """How many requests run side by side; the host never sends more at once."""
 
     @property
+    def label(self) -> str:
+        """A short name that goes before a model's where two providers have one of the same name."""
+        return type(self).__name__.lower()
+
+    @property
     def device(self) -> str:
         """One phrase on what the provider computes with, e.g. ``"CPU, 2 threads"``."""
         return ""
@@ -53,8 +58,9 @@ class Provider(abc.ABC):
 
         ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. A provider
         that knows the prompt's length before the answer begins says so in a chunk of its own,
-        ``{"choices": [], "prompt_tokens": N}``, which goes no further than the host. The stream
-        ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
+        ``{"choices": [], "prompt_tokens": N}``; one that has to wait before it can begin says for
+        how many seconds in ``{"choices": [], "wait": S}``. Neither goes further than the host. The
+        stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
         choices. Closing the generator, or cancelling the task that awaits it, stops the engine.
 
         Raises :class:`~qmt_jupyter.errors.RequestInvalid`,

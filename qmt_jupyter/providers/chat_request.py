@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import GenerationFailed, PromptTooLong, QmtError, RequestInvalid, printable
+from ..errors import GenerationFailed, PromptTooLong, QmtError, RequestInvalid
+from ..harmless import printable
 from .json_schema import check_schema
 
 _FIELDS = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from platform import machine
 from typing import Any
 
-from ..errors import printable
+from ..harmless import printable
 
 Device = Mapping[str, Any]
 """One entry of the engine's device list: ``name``, ``description``, ``memory_free`` (bytes)."""

@@ -21,8 +21,8 @@ from ..errors import (
     ModelUnknown,
     OptionInvalid,
     Stopped,
-    printable,
 )
+from ..harmless import printable
 from .base import Chunk, Model, Provider
 from .chat_request import engine_request, raised_by_engine, refused_by_engine
 from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus

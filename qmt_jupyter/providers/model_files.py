@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 
 import filelock
 
-from ..errors import DownloadFailed, HomeNotWritable, ModelFileInvalid, ModelFileMissing, printable
+from ..errors import DownloadFailed, HomeNotWritable, ModelFileInvalid, ModelFileMissing
+from ..harmless import printable
 from ..settings import private_directory
 from .fetch import Progress, download_stopped, fetch_from_hub, fetch_wheel
 from .gguf import read_head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from .base import Provider
 
 if TYPE_CHECKING:
     from .model_files import ModelFile
+    from .secret import Secret
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in total, from a worker thread."""
@@ -62,6 +63,15 @@ async def load_provider(
         gpu_layers=engine.gpu_layers,
         threads=engine.threads,
     )
+
+
+async def open_upstream(
+    url: str, patterns: Sequence[str], slots: int, key: Secret | None
+) -> Provider:
+    """Share models of an OpenAI-compatible server; see :meth:`~.upstream.Upstream.open`."""
+    from .upstream import Upstream
+
+    return await Upstream.open(url, patterns=patterns, slots=slots, key=key)
 
 
 async def fetch(model: str, settings: Settings, progress: Progress | None = None) -> ModelFile:

@@ -129,9 +129,13 @@ class Ask(Message, frozen=True, tag="ask"):
 
 
 class Queued(Message, frozen=True, tag="queued"):
-    """The request waits; ``position`` requests are served before it."""
+    """The request waits; ``position`` requests are served before it.
+
+    ``wait``: what serves it cannot begin for about so many seconds.
+    """
 
     position: Count
+    wait: float | None = None
 
 
 class Started(Message, frozen=True, tag="started"):

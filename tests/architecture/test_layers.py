@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "qmt_jupyter"
 
 # Which layer (a folder, or a module at the top) may import which others. Its own is always free.
-FLOOR = {"errors", "settings"}
+FLOOR = {"errors", "harmless", "settings"}
 MIDDLE = {"identity", "wire", *FLOOR}
 SIDES = {"mesh", "providers", *MIDDLE}
 BEHIND_FACADE = {"answers", "nodes", "runtime", "host", "guest", *SIDES}
@@ -37,6 +37,7 @@ FACADE = {"api", "aio", "facade", "identity", *FLOOR}
 SURFACE = {"flags", "tables", "terminal", "words", *FACADE}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "harmless": set(),
     "settings": {"errors"},
     "identity": FLOOR,
     "wire": FLOOR,
@@ -75,10 +76,12 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "ipywidgets": ("anywidget", {"notebook"}),
     "iroh": ("iroh", {"mesh.endpoint"}),
     "jupyterhub": (None, {"hub"}),
+    "keyring": ("keyring", {"providers.secret"}),
     "kademlia": ("kademlia", {"mesh.dht"}),
     "markdown_it": ("markdown-it-py", {"notebook"}),
     "msgspec": ("msgspec", {"wire"}),
     "nacl": ("pynacl", {"identity"}),
+    "openai": ("openai", {"providers.upstream"}),
     "platformdirs": ("platformdirs", {"settings"}),
     "qrcode": ("qrcode", {"identity.qr"}),
     "traitlets": ("ipython", {"notebook"}),

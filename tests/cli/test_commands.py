@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.providers.mock_upstream import MockUpstream
+
 VECTOR = json.loads((Path(__file__).parents[1] / "identity/vectors/invite_v3.json").read_text())
 OTHERS = VECTOR[0]["url"]
 
@@ -372,3 +374,43 @@ def test_a_missing_engine_is_said_before_a_download(homes, tmp_path):
         done = qmt(without, command)
         assert done.returncode == 1
         assert "pip install 'qmt-jupyter[host]'" in done.stderr
+
+
+def test_an_upstream_is_shared_and_its_key_is_named_not_given(homes, monkeypatch):
+    key = "sk-Qw3rTy7uIoP9aSdFgHjK"
+    mock = MockUpstream(key)
+    host = None
+    try:
+        words = ["host", "--json", "--upstream", mock.url, "--upstream-key", "env:MY_KEY"]
+        environment = {**homes("host"), "MY_KEY": key}
+        many = qmt(environment, *words)
+        assert "--upstream-model" in objects(many)[0]["next_step"]
+        host = subprocess.Popen(
+            [sys.executable, "-m", "qmt_jupyter.cli", *words, "--upstream-model", "plain"],
+            env=environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        ready = json.loads(host.stdout.readline())
+        assert ready["models"] == ["plain"]
+        done = qmt(homes("guest"), "chat", "--join", ready["invite"], "hello")
+        assert done.stdout == "one two three\n"
+    finally:
+        if host is not None:
+            host.kill()
+            host.communicate()
+        mock.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--upstream", "http://127.0.0.1:9/v1", "--upstream-key", "sk-Qw3rTy7uIoP9"], "env:NAME"),
+        (["--upstream", "http://127.0.0.1:9/v1", "--upstream-key", "env:NOT_SET"], "no key in"),
+        (["--upstream", "http://127.0.0.1:9/v1"], "could not be reached"),
+        (["--upstream-model", "x", "--model", "echo"], "--upstream URL"),
+    ],
+)
+def test_what_is_wrong_with_an_upstream_is_one_line(homes, words, said):
+    done = qmt(homes("somebody"), "host", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+    assert "Qw3rTy7" not in done.stderr

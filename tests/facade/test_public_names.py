@@ -63,6 +63,7 @@ def test_the_awaitable_twin_has_the_same_names(name):
 
 def test_the_flags_say_the_same_defaults_as_the_facade():
     assert flags.DEFAULT_MODEL == select.DEFAULT_MODEL
+    assert nodes.HostOptions.model is None
     assert (flags.DEFAULT_USES, flags.DEFAULT_TTL) == (nodes.DEFAULT_USES, nodes.DEFAULT_TTL)
     assert nodes.HostOptions.slots == flags.DEFAULT_SLOTS
     assert flags.DEFAULT_DEADLINE == locate.DEADLINE

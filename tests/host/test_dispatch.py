@@ -81,7 +81,7 @@ class Books:
             return kept
 
         self.book = UsageBook(1, write, self.rows.extend)
-        self.dispatcher = Dispatcher(provider, self.register, self.book)
+        self.dispatcher = Dispatcher([provider], self.register, self.book)
 
     def guest(self, name):
         membership = Membership(str(uuid.uuid4()), self.invite_id, name, "", time.time())

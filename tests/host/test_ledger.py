@@ -378,3 +378,12 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_committed(tmp_path):
     connection = open_for_writing(tmp_path)
     assert len(records.read(connection).memberships) == 100
     connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_write_that_fails_in_an_unforeseen_way_harms_no_later_one(tmp_path):
+    ledger = await open_ledger(tmp_path)
+    with pytest.raises(RecordsUnwritable):
+        await ledger.write(lambda db: [][0])
+    await ledger.write(add(made()))
+    await ledger.close()

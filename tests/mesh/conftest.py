@@ -40,7 +40,8 @@ class Person:
         return keys.load_or_create(self.settings.guest_dir / "identity.key")
 
     async def host(self, provider=None, **options):
-        return await HostService.start(provider or Echo(), self.settings, **options)
+        providers = provider if isinstance(provider, list) else [provider or Echo()]
+        return await HostService.start(providers, self.settings, **options)
 
     async def join(self, granted, deadline=10.0, name=""):
         return await GuestMesh.join(granted, self.settings, name=name, deadline=deadline)

@@ -127,7 +127,7 @@ async def test_a_revoked_guest_that_asks_on_gets_nothing(person):
         reply for reply in answered if isinstance(reply, (messages.Started, messages.Delta))
     ]
     assert {reply.code for reply in answered} <= {"revoked"}
-    assert service.provider.completed == 0
+    assert service.providers[0].completed == 0
     await raw.close()
     await service.close()
 
@@ -189,7 +189,7 @@ async def test_a_live_host_takes_thousands_of_mutated_frames(person):
             raw = None
     if raw is not None:
         await raw.close()
-    await until(lambda: service.provider.running == 0)
+    await until(lambda: service.providers[0].running == 0)
     assert "".join(await texts(honest)) == "one two three"
     await honest.close()
     await service.close()

@@ -125,7 +125,7 @@ async def test_four_guests_chat_side_by_side(person):
     async with anyio.create_task_group() as tasks:
         for number, mesh in enumerate(meshes):
             tasks.start_soon(ask, number, mesh)
-        await until(lambda: service.provider.running == 4)
+        await until(lambda: service.providers[0].running == 4)
     assert answers == {n: f"guest {n} " * 50 for n in range(4)}
     for each in (*meshes, service):
         await each.close()

@@ -64,7 +64,7 @@ async def test_a_revoked_guest_stops_at_once_and_cannot_come_back(person, revoke
         before = beside.pieces
         await until(lambda: beside.pieces > before + 20)
         assert (beside.error, bystander.status()[0]["connected"]) == (None, True)
-        await until(lambda: service.provider.running == 1)
+        await until(lambda: service.providers[0].running == 1)
         guest = only_guest(service)
         assert guest["ended"] == {"revoked": 4}
         assert guest["completion_tokens"] > 12, "what was streamed is counted"

@@ -8,10 +8,10 @@ import re
 import pytest
 
 from qmt_jupyter.answers import AnswerState
+from qmt_jupyter.harmless import plain
 from qmt_jupyter.notebook import chat, markdown
 from qmt_jupyter.notebook.display import Growing, Streaming
 from qmt_jupyter.notebook.state import State
-from qmt_jupyter.terminal import plain
 from qmt_jupyter.wire.messages import Delta, Done, Started, Usage
 
 NAME = "m\x1b]0;title\x07<b>\n"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.notebook.conftest import errors
+from tests.providers.mock_upstream import MockUpstream
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ def test_an_interrupt_ends_the_answer_on_both_sides(kernel, tmp_path):
     while running_on(host) and time.monotonic() < deadline:
         pass
     assert running_on(host) == 0
-    assert host.text("print(h._service.provider.cancelled)").strip() == "1"
+    assert host.text("print(h._service.providers[0].cancelled)").strip() == "1"
     said = guest.text("from qmt_jupyter.notebook.state import STATE; print(STATE.conversation)")
     assert "for ever" in said, "the text so far is part of the conversation"
 
@@ -186,3 +187,29 @@ def test_help_is_worth_reading(kernel):
     replies = guest.client.execute("%%chat?", reply=True, timeout=30)
     assert "--max-tokens" in replies["content"]["payload"][0]["data"]["text/plain"]
     assert "--uses" in guest.text("%qmt_host --help")
+
+
+def test_a_notebook_that_shares_an_upstream_holds_nothing_of_its_key(kernel, tmp_path, monkeypatch):
+    key = "sk-Qw3rTy7uIoP9aSdFgHjK"
+    monkeypatch.setenv("MY_KEY", key)
+    mock = MockUpstream(key)
+    try:
+        host = kernel("host")
+        share(
+            host,
+            tmp_path / "link",
+            f"--upstream {mock.url} --upstream-model * --upstream-key env:MY_KEY",
+        )
+        shown = []
+        for model in ("plain", "echo-400", "fails-midway", "forbidden", "breaks"):
+            shown += host.run(f"%%chat --model {model} --save answer\nhello")
+        shown += host.run(f"%qmt_host --upstream {mock.url} --upstream-key {key[:4]}wrong")
+        shown += host.run("h, h._service.providers, vars(h._service.providers[0])")
+        shown += host.run("%xmode Verbose\n%chat --model echo-400 hello")
+        published = repr(host.published)
+    finally:
+        mock.close()
+    assert "one two three" in published
+    assert "[key]" in published
+    assert len(errors(shown)) == 6
+    assert [part for part in range(len(key) - 6) if key[part : part + 7] in published] == []

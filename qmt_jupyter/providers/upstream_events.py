@@ -1,0 +1,64 @@
+"""What an OpenAI-compatible server streams: server-sent events whose data are chunks. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import GenerationFailed
+from .base import Chunk
+
+LONGEST_LINE = 4 * 1024 * 1024
+
+
+class UpstreamError(Exception):
+    """The upstream said within the stream that it failed; the message is its own, unscrubbed."""
+
+
+def chunk_of(line: str) -> Chunk | None:
+    """The chunk that one line of the stream holds; None for lines that hold none.
+
+    Only ``choices`` and ``usage`` go on: whatever else an upstream adds is its own affair.
+    Raises :class:`UpstreamError` and :class:`~qmt_jupyter.errors.GenerationFailed`.
+    """
+    if not line.startswith("data:"):
+        return None  # comments that keep the connection open, names and numbers of events
+    data = line[5:].strip()
+    if not data or data == "[DONE]":
+        return None
+    if len(line) > LONGEST_LINE:
+        raise GenerationFailed("The upstream sent a piece that is too large.")
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        raise GenerationFailed("The upstream sent what is not JSON.") from None
+    if not isinstance(event, dict):
+        raise GenerationFailed("The upstream sent what is not a chunk.")
+    if event.get("error"):
+        raise UpstreamError(error_text(event))
+    choices = event.get("choices")
+    kept: Chunk = {"choices": []}
+    if isinstance(choices, list):
+        kept["choices"] = [each for each in choices if _is_choice(each)]
+    if isinstance(usage := event.get("usage"), dict):
+        kept["usage"] = usage
+    return kept if kept["choices"] or "usage" in kept else None
+
+
+def _is_choice(choice: Any) -> bool:
+    return (
+        isinstance(choice, dict)
+        and isinstance(choice.get("delta", {}), dict)
+        and isinstance(choice.get("finish_reason"), (str, type(None)))
+    )
+
+
+def error_text(body: Any) -> str:
+    """The message in an error body of whatever shape, or nothing."""
+    for _ in range(3):
+        if isinstance(body, Mapping):
+            body = body.get("error") or body.get("message") or body.get("detail")
+        elif isinstance(body, list) and body:
+            body = body[0]
+    return body if isinstance(body, str) else ""
