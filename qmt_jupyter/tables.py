@@ -37,7 +37,7 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
     now = time.time() if now is None else now
     parts = []
     for invite in usage["invites"]:
-        name = printable(invite["name"], 60)
+        name, per_guest = printable(invite["name"], 60), invite["left"] is None
         said = [f"Invite {invite['invite_id'][:8]} to {name}: {_uses(invite)} uses taken"]
         said += [_ends(invite, now), *_left(invite["left"] or {}, invite["limits"])]
         parts.append(", ".join(said))
@@ -51,16 +51,19 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
                 guest["prompt_tokens"],
                 guest["completion_tokens"],
                 _last_asked(guest, now),
+                ", ".join(f"{number} {how}" for how, number in guest["ended"].items()),
+                *([_rest(guest["left"])] if per_guest else []),
             )
             for guest in invite["guests"]
         ]
         if rows:
-            parts.append(table(_GUEST_HEADS, rows))
+            parts.append(table(_GUEST_HEADS + (("left",) if per_guest else ()), rows))
     return "\n".join(parts)
 
 
 _GUEST_HEADS = (
     "id", "guest", "calls itself", "requests", "running", "tokens in", "tokens out", "last asked",
+    "ended",
 )  # fmt: skip
 
 
@@ -99,9 +102,15 @@ def _left(left: dict[str, Any], limits: dict[str, Any]) -> list[str]:
     return [f"{left[key]} of {limits[key]} {key} left" for key in limits if key in left]
 
 
+def _rest(left: dict[str, Any]) -> str:
+    """What a guest has left of its own limits."""
+    return ", ".join(f"{number} {what}" for what, number in left.items() if number is not None)
+
+
 def _claimed(name: str) -> str:
     """A guest's own name, marked as nothing but that."""
-    return f'"{name}"' if name else ""
+    inner = name.replace('"', "'")
+    return f'"{inner}"' if name else ""
 
 
 def _last_asked(guest: dict[str, Any], now: float) -> str:

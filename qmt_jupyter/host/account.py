@@ -38,10 +38,19 @@ class Window:
         """Count ``amount`` at ``now``."""
         second = math.floor(now)
         if self._seconds and self._seconds[-1][0] >= second:
+            # What comes late counts from the newest second: rather too long than too short.
             self._seconds[-1][1] += amount
         else:
             self._seconds.append([second, amount])
         self._sum += amount
+
+    def take_back(self, when: float) -> None:
+        """Count one less at ``when``, if that is within the minute still."""
+        for entry in reversed(self._seconds):
+            if entry[0] <= math.floor(when):
+                entry[1] -= 1
+                self._sum -= 1
+                return
 
     def used(self, now: float) -> int:
         """What fell into the minute before ``now``."""
@@ -71,9 +80,16 @@ class Grant:
     """
 
     def __init__(
-        self, account: Account, prompt: int, answer_limit: int | None, cut_by: str, held: int
+        self,
+        account: Account,
+        prompt: int,
+        answer_limit: int | None,
+        cut_by: str,
+        held: int,
+        asked: float,
     ) -> None:
         self._account = account
+        self.asked = asked
         self._held = held
         self.prompt = prompt
         self.answer_limit = answer_limit
@@ -100,6 +116,13 @@ class Grant:
                 refusal = TokensUsedUp if self.cut_by == "budget" else TokenRateReached
                 raise refusal(f"The prompt has {tokens} tokens, and fewer are left.")
 
+    def withdraw(self, now: float) -> None:
+        """The request was refused before it began: it counts for nothing."""
+        if self._account.end(self, self._held, 0, now):
+            self._account.requests -= 1
+            self._account.forget_request(self.asked)
+        self._held = 0
+
     def settle(self, prompt: int, answer: int, now: float) -> None:
         """The request has ended and took this many tokens."""
         self._account.end(self, self._held, prompt + answer, now)
@@ -118,10 +141,15 @@ class Account:
         self._request_times = Window()
         self._token_times = Window()
 
-    def recall(self, ago: float, tokens: int, now: float) -> None:
-        """A request of the last minute, from before a restart; it is in the totals already."""
-        self._request_times.add(now - ago, 1)
-        self._token_times.add(now - ago, tokens)
+    def recall(self, asked: float, ended: float, tokens: int, now: float) -> None:
+        """A request of before a restart, which is in the totals already.
+
+        It was asked and has ended so many seconds ago.
+        """
+        if asked < MINUTE:
+            self._request_times.add(now - max(0.0, asked), 1)
+        if ended < MINUTE:
+            self._token_times.add(now - max(0.0, ended), tokens)
 
     @property
     def running(self) -> int:
@@ -163,7 +191,7 @@ class Account:
             held = prompt + min(asked, room, rate_room)
         elif wanted is None and limits.answer_tokens is None:
             limit = None
-        grant = Grant(self, prompt, limit, cut_by, held)
+        grant = Grant(self, prompt, limit, cut_by, held, now)
         self.reserved += held
         self.requests += 1
         self._running.add(grant)
@@ -221,14 +249,19 @@ class Account:
             )
         return room - prompt
 
-    def end(self, grant: Grant, held: int, tokens: int, now: float) -> None:
-        """A grant was settled; a second time is nothing."""
+    def forget_request(self, asked: float) -> None:
+        """A request that began at ``asked`` does not count after all."""
+        self._request_times.take_back(asked)
+
+    def end(self, grant: Grant, held: int, tokens: int, now: float) -> bool:
+        """A grant was settled; a second time is nothing, and False."""
         if grant not in self._running:
-            return
+            return False
         self._running.discard(grant)
         self.reserved -= held
         self.tokens += tokens
         self._token_times.add(now, tokens)
+        return True
 
     def left(self) -> dict[str, Any]:
         """What remains, as plain numbers: ``requests`` and ``tokens``, None where not limited."""

@@ -49,7 +49,9 @@ def _is_logit_bias(value: Any) -> bool:
         isinstance(value, dict)
         and len(value) <= 1024
         and all(isinstance(k, str) and k.isascii() and k.isdigit() for k in value)
-        and all(_number(-100, 100)(bias) for bias in value.values())
+        # One that is forced can be half a letter: then the engine says nothing, and cannot be
+        # stopped or counted meanwhile.
+        and all(_number(-100, 0)(bias) for bias in value.values())
     )
 
 

@@ -8,7 +8,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from ..errors import Busy, GenerationFailed, ModelNotAllowed, ModelUnknown, Revoked
+from ..errors import (
+    Busy,
+    GenerationFailed,
+    ModelNotAllowed,
+    ModelUnknown,
+    RecordsUnwritable,
+    Revoked,
+)
 from ..providers.base import Chunk, Model, Provider
 from ..wire.messages import Delta, Done, JsonObject, Queued, Reply, Started, Usage, encoded_size
 from . import allowlist
@@ -17,8 +24,8 @@ from .lanes import Lanes
 from .limits import UNLIMITED, Limits
 from .membership import Member, Register
 from .queue import Ticket
-from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, REVOKED, STOPPED
-from .usage import OWNER, RequestUsage, UsageBook
+from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, REFUSED, REVOKED, STOPPED
+from .usage import OWNER, RequestUsage, UsageBook, whole_count
 
 # Where a model does not say its context, a budget reserves this for an answer without a limit.
 _UNKNOWN_CONTEXT = 4096
@@ -70,6 +77,13 @@ class Dispatcher:
             longest=model.context or max(wanted or 0, _UNKNOWN_CONTEXT),
             now=clock,
         )
+        guest = member.membership.guest_id if member else OWNER
+        expected = int(min(grant.answer_limit or self._typical, self._typical))
+        try:
+            ticket = lane.queue.enter(guest, prompt + expected, size, clock)
+        except Busy:
+            grant.withdraw(clock)
+            raise
         counted = self._usage.begin(
             member.membership.membership_id if member else None,
             member.usage if member else self._register.owner,
@@ -80,12 +94,9 @@ class Dispatcher:
         )
         how = CANCELLED
         try:
-            guest = member.membership.guest_id if member else OWNER
-            expected = min(grant.answer_limit or self._typical, self._typical)
             if grant.answer_limit is not None:
                 request.pop("max_completion_tokens", None)
                 request["max_tokens"] = grant.answer_limit
-            ticket = lane.queue.enter(guest, prompt + int(expected), size, clock)
             try:
                 async for queued in _waited_for(ticket):
                     yield queued
@@ -102,12 +113,17 @@ class Dispatcher:
                 lane.queue.leave(ticket, time.monotonic(), counted.tokens)
             how = COMPLETED
             self._typical += _LEARNING * (grant.streamed - self._typical)
+        except (Busy, RecordsUnwritable):
+            how = FAILED if counted.has_begun else REFUSED
+            raise
         except Exception:
             how = FAILED
             raise
         finally:
             if how == CANCELLED:
                 how = self._why_cancelled(member)
+            if how == REFUSED:
+                grant.withdraw(time.monotonic())
             counted.end(how, time.time(), time.monotonic())
 
     def _why_cancelled(self, member: Member | None) -> str:
@@ -136,18 +152,18 @@ async def _replies(
     """What a provider yields as replies, counted; the answer starts with its first sign of life."""
     finish_reason = ""
     settled: Usage | None = None
-    has_begun = False
     async with aclosing(chunks):
         async for chunk in chunks:
             if (wait := chunk.get("wait")) is not None:
                 yield Queued(position=0, wait=round(wait, 1))
                 continue
-            if not has_begun:
-                has_begun = True
+            known = whole_count(chunk.get("prompt_tokens"))
+            if known is not None:
+                grant.know_prompt(known, time.monotonic())
+            if not counted.has_begun:
                 counted.started(time.monotonic())
                 yield started
-            if (known := chunk.get("prompt_tokens")) is not None:
-                grant.know_prompt(known, time.monotonic())
+            if known is not None:
                 counted.prompt(known)
             choices = chunk.get("choices")
             if choices:
@@ -156,7 +172,7 @@ async def _replies(
                         finish_reason = grant.cut_by
                         yield Delta(seq=0, choices=[_cut(grant.cut_by)])
                         break
-                    counted.piece(time.monotonic())
+                    counted.piece(time.monotonic(), whole_count(chunk.get("tokens")))
                 finish_reason = choices[0].get("finish_reason") or finish_reason
                 if finish_reason == "length" and grant.cut_by != "length":
                     finish_reason = choices[0]["finish_reason"] = grant.cut_by

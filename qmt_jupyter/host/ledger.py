@@ -34,14 +34,17 @@ LOOK_EVERY = 0.02
 LOOK_SELDOM = 0.25
 _BUSY_TIMEOUT = 5.0
 _MOST_AT_ONCE = 512
+_MOST_FAILED = 20_000
 
 log = logging.getLogger(__name__)
 
 Write = Callable[[sqlite3.Connection], T]
 
 
-def open_for_writing(directory: Path) -> sqlite3.Connection:
+def open_for_writing(directory: Path, *, checked: bool = True) -> sqlite3.Connection:
     """Open the ledger in ``directory``, made or brought up to date where needed (0600).
+
+    ``checked``: every page is looked at for damage, which takes a second for a million requests.
 
     Raises :class:`~qmt_jupyter.errors.LedgerDamaged` after setting a damaged file aside,
     :class:`~qmt_jupyter.errors.LedgerNewer` or :class:`~qmt_jupyter.errors.HomeNotWritable`.
@@ -58,7 +61,7 @@ def open_for_writing(directory: Path) -> sqlite3.Connection:
         raise HomeNotWritable(f"{path} cannot be opened ({error}).") from None
     try:
         connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        if checked and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("the check found damage")
         _migrate(connection, path)
         records.require_shape(connection)
@@ -177,6 +180,10 @@ class Ledger:
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._data_version = self._read_data_version()
         self._seen = records.Changes.known(connection)
+        self._path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+        self._inode = self._path.stat().st_ino
+        self._is_gone = False
+        self._failed: list[_Order] = []
         self._closed = False
         self._ended = asyncio.Event()
         self.look_every = LOOK_SELDOM
@@ -195,7 +202,7 @@ class Ledger:
         def prepare() -> tuple[sqlite3.Connection, Snapshot]:
             connection = open_for_writing(directory)
             try:
-                records.close_lost(connection)
+                records.close_lost(connection, now)
                 return connection, records.read(connection, since=now - records.MINUTE)
             except sqlite3.Error as error:
                 connection.close()
@@ -207,7 +214,7 @@ class Ledger:
         return ledger, snapshot
 
     def post(self, write: Write[Any]) -> None:
-        """Write soon, in order; a failure is logged, and the row's next write mends it."""
+        """Write soon, in order; what fails is written with a later transaction."""
         if not self._closed:
             self._orders.put(_Order(write))
 
@@ -242,19 +249,22 @@ class Ledger:
     def _run(self) -> None:
         looked = 0.0
         going = True
-        while going:
-            orders, going = self._gather()
-            if orders:
-                self._commit(orders)
-                self._loop_soon(_tell, orders)
-            now = time.monotonic()
-            if now - looked >= self.look_every:
-                looked = now
-                self._look()
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA optimize")
-        self._connection.close()
-        self._loop_soon(self._ended.set)
+        try:
+            while going:
+                orders, going = self._gather()
+                if orders:
+                    self._commit(orders)
+                    self._loop_soon(_tell, orders)
+                now = time.monotonic()
+                if now - looked >= self.look_every:
+                    looked = now
+                    self._look()
+            self._commit_what_failed()
+        finally:
+            self._closed = True
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._loop_soon(self._ended.set)
 
     def _gather(self) -> tuple[list[_Order], bool]:
         orders: list[_Order] = []
@@ -270,35 +280,71 @@ class Ledger:
         return orders, False
 
     def _commit(self, orders: list[_Order]) -> None:
-        connection = self._connection
+        """Write the orders in one transaction, after those that failed with an earlier one."""
+        again, self._failed = self._failed, []
         try:
+            if self._is_gone:
+                raise sqlite3.OperationalError("the file is not there any more")
             durable = any(order.durable for order in orders)
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
-            for order in orders:
-                # A write looks first and changes afterwards, so one that refuses leaves nothing.
-                try:
-                    order.result = order.write(connection)
-                except QmtError as error:
-                    order.error = error
-            connection.execute("COMMIT")
-        except Exception as error:  # whatever it is, nobody may wait for ever
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.execute("BEGIN IMMEDIATE")
+            for order in (*again, *orders):
+                self._carry_out(order)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            log.error("the ledger could not be written: %r", error)
+                self._connection.execute("ROLLBACK")
+            log.error("the ledger could not be written: %s", error)
+            # Nobody waits for these, so nobody would hand them in again.
+            kept = [*again, *(order for order in orders if order.done is None)]
+            self._failed = kept[-_MOST_FAILED:]
             for order in orders:
                 order.error = RecordsUnwritable("The host cannot write its records.")
+
+    def _carry_out(self, order: _Order) -> None:
+        """One order, undone by itself where it fails for a reason of its own."""
+        self._connection.execute("SAVEPOINT one")
+        try:
+            order.result = order.write(self._connection)
+        except sqlite3.OperationalError:  # the disk, a lock: the others fail as well
+            raise
+        except Exception as error:
+            self._connection.execute("ROLLBACK TO one")
+            order.error = (
+                error
+                if isinstance(error, QmtError)
+                else RecordsUnwritable("The host cannot record this.")
+            )
+            if not isinstance(error, QmtError):
+                log.error("the ledger does not take this: %r", error)
+        self._connection.execute("RELEASE one")
+
+    def _commit_what_failed(self) -> None:
+        for pause in (0.0, 0.2, 1.0):
+            if self._failed and not self._is_gone:
+                time.sleep(pause)
+                self._commit([])
+
+    def _is_same_file(self) -> bool:
+        """Whether the path still leads to the file that is open."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _read_data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _look(self) -> None:
         try:
+            self._is_gone = self._is_gone or not self._is_same_file()
+            if self._failed:
+                self._commit([])
             version = self._read_data_version()
             if version == self._data_version:
                 return
-            self._data_version = version
             changes = records.Changes.since(self._connection, self._seen)
+            self._data_version = version
         except Exception as error:
             log.error("the ledger could not be read: %r", error)
             return

@@ -13,7 +13,7 @@ from ..errors import AdmissionRefused, MembershipEnded, OptionInvalid, QmtError,
 from ..identity import invite, statement
 from .account import Account
 from .records import Changes
-from .rows import InviteRecord, Membership, Snapshot
+from .rows import REFUSED, InviteRecord, Membership, Snapshot
 from .usage import GuestUsage
 
 _SHORTEST_PREFIX = 6
@@ -81,6 +81,35 @@ class Member:
         return None
 
 
+def beginning(text: str) -> str:
+    """What a person wrote of an id. Raises :class:`~qmt_jupyter.errors.OptionInvalid`."""
+    wanted = text.strip().lower()
+    if len(wanted) < _SHORTEST_PREFIX:
+        raise OptionInvalid(
+            f"{text[:40]!r} is too little of an id.",
+            next_step=f"Give {_SHORTEST_PREFIX} characters or more; %qmt_usage (or qmt usage) "
+            "lists the ids.",
+        )
+    return wanted
+
+
+def the_one(text: str, found: list[str]) -> str:
+    """The id that was meant, of those that begin so. Raises like :func:`beginning`."""
+    wanted = text.strip().lower()
+    if wanted in found:
+        return wanted
+    if not found:
+        raise OptionInvalid(
+            f"No invite or guest of this host has an id that begins with {text[:40]!r}.",
+            next_step="%qmt_usage (or qmt usage) lists the ids.",
+        )
+    if len(found) > 1:
+        raise OptionInvalid(
+            f"{len(found)} ids begin with {text[:40]!r}.", next_step="Give more of it."
+        )
+    return found[0]
+
+
 class Register:
     """Every invite and membership of one host."""
 
@@ -101,7 +130,7 @@ class Register:
             total = snapshot.totals.get(membership.membership_id)
             if total is not None:
                 member.usage = GuestUsage.from_total(total)
-                member.account.requests += total.requests
+                member.account.requests += total.requests - total.ended.get(REFUSED, 0)
                 member.account.tokens += total.prompt_tokens + total.completion_tokens
         if (own := snapshot.totals.get(None)) is not None:
             register.owner = GuestUsage.from_total(own)
@@ -109,7 +138,8 @@ class Register:
             asker = register._members.get(request.membership_id or "")
             if asker is not None:
                 tokens = request.prompt_tokens + request.completion_tokens
-                asker.account.recall(max(0.0, wall - request.asked_at), tokens, clock)
+                ended = request.ended_at or request.asked_at
+                asker.account.recall(wall - request.asked_at, wall - ended, tokens, clock)
         return register
 
     def add_invite(self, made: InviteRecord) -> None:
@@ -159,21 +189,10 @@ class Register:
 
         Raises :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
-        wanted = text.strip().lower()
-        found = [each for each in (*self._granted, *self._members) if each.startswith(wanted)]
-        if wanted in found:
-            return wanted
-        if len(wanted) < _SHORTEST_PREFIX or not found:
-            raise OptionInvalid(
-                f"No invite or guest of this host has an id that begins with {text[:40]!r}.",
-                next_step=f"%qmt_usage (or qmt usage) lists them; give {_SHORTEST_PREFIX} "
-                "characters or more.",
-            )
-        if len(found) > 1:
-            raise OptionInvalid(
-                f"{len(found)} ids begin with {text[:40]!r}.", next_step="Give more of it."
-            )
-        return found[0]
+        wanted = beginning(text)
+        return the_one(
+            text, [each for each in (*self._granted, *self._members) if each.startswith(wanted)]
+        )
 
     def describe(self, target: str) -> tuple[str, int]:
         """Whether an id is an ``invite`` or a ``guest``, and how many guests it stands for."""

@@ -18,7 +18,7 @@ from ..identity import keys, link
 from . import records
 from .granting import IDENTITY_FILE, ReachFile, Terms, sign_invite
 from .ledger import FILE, open_for_reading, open_for_writing
-from .membership import Register
+from .membership import Register, beginning, the_one
 from .report import usage_report
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def _identity(directory: Path) -> keys.Identity:
 
 
 def _write(directory: Path, write: Callable[[sqlite3.Connection], T]) -> T:
-    with closing(open_for_writing(directory)) as connection:
+    with closing(open_for_writing(directory, checked=False)) as connection:
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
@@ -42,7 +42,10 @@ def _write(directory: Path, write: Callable[[sqlite3.Connection], T]) -> T:
                 raise
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise HomeNotWritable(f"{directory / FILE} cannot be written ({error}).") from None
+            raise HomeNotWritable(
+                f"{directory / FILE} cannot be written ({error}).",
+                next_step="Free some disk space, or try again in a moment.",
+            ) from None
         return result
 
 
@@ -66,13 +69,14 @@ def revoke(directory: Path, text: str) -> dict[str, Any]:
     a :class:`~qmt_jupyter.errors.ConfigurationError`.
     """
     _identity(directory)
+    wanted = beginning(text)
 
     def write(connection: sqlite3.Connection) -> dict[str, Any]:
-        known = Register.from_snapshot(records.within(connection), wall=0.0, clock=0.0)
-        target = known.find(text)
-        kind, guests = known.describe(target)
+        target = the_one(text, records.ids_like(connection, wanted))
+        guests = records.guests_behind(connection, target)
         records.revoke(connection, target, time.time())
-        return {"id": target, "kind": kind, "guests": guests}
+        kind = "guest" if guests is None else "invite"
+        return {"id": target, "kind": kind, "guests": 1 if guests is None else guests}
 
     return _write(directory, write)
 

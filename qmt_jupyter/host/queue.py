@@ -43,7 +43,7 @@ class Ticket:
         self.position = 0
         self.has_slot = False
         self.pushed_out = False
-        self._charged = False
+        self._charged: int | None = None
         self._since = 0.0
         self._changed = asyncio.Event()
 
@@ -83,6 +83,7 @@ class FairQueue:
         self._waiting_bytes = 0
         self._level = 0.0
         self._turns = 0
+        self._epoch = 0  # counts how often all debts were forgotten
         self._seconds = 1.0  # how long a request holds its slot, learned
         self._told = float("-inf")
 
@@ -104,8 +105,10 @@ class FairQueue:
             self._lines[guest] = line
             self._take_slot(ticket, line, now)
             return ticket
-        while self._waiting >= self._room or self._waiting_bytes + size > self._room_bytes:
-            self._push_out_for(line, size)
+        for victim in self._victims(line, size):
+            self._remove(victim, self._lines[victim.guest])
+            victim.pushed_out = True
+            victim._changed.set()
         self._lines[guest] = line
         if not line.waiting:
             # A debt stays; what others were given meanwhile is not saved up.
@@ -130,7 +133,8 @@ class FairQueue:
             self._free += 1
             line.running -= 1
             self._seconds += _LEARNING * (now - ticket._since - self._seconds)
-            if ticket._charged and tokens is not None:
+            # Since the debts were last forgotten there is nothing to correct.
+            if ticket._charged == self._epoch and tokens is not None:
                 line.allowance += ticket.cost - tokens
         elif line is not None and not ticket.pushed_out:
             self._remove(ticket, line)
@@ -161,7 +165,7 @@ class FairQueue:
             ticket = line.waiting[0]
             self._remove(ticket, line)
             line.allowance -= ticket.cost
-            ticket._charged = True
+            ticket._charged = self._epoch
             self._turns += 1
             line.turn = self._turns
             self._take_slot(ticket, line, now)
@@ -170,6 +174,7 @@ class FairQueue:
         """Drop the lines of guests who are gone; a debt stays while others wait."""
         if not self._waiting:
             self._level = 0.0
+            self._epoch += 1
             self._lines = {name: line for name, line in self._lines.items() if line.running}
             for line in self._lines.values():
                 line.allowance = 0.0
@@ -182,23 +187,31 @@ class FairQueue:
         for name in gone:
             del self._lines[name]
 
-    def _push_out_for(self, newcomer: _Line, size: int) -> None:
-        if self._waiting >= self._room:
-            longest = max(self._lines.values(), key=lambda line: len(line.waiting))
-            fair = len(longest.waiting) > len(newcomer.waiting) + 1
-        else:
-            longest = max(self._lines.values(), key=lambda line: line.size, default=newcomer)
-            fair = longest.size > newcomer.size + size
-        if not fair or not longest.waiting:
-            seconds = self._waiting * self._seconds / self._slots
-            raise Busy(
-                f"{self._waiting} requests wait already.",
-                retry_after=min(600.0, max(1.0, seconds)),
-            )
-        last = longest.waiting[-1]
-        self._remove(last, longest)
-        last.pushed_out = True
-        last._changed.set()
+    def _victims(self, newcomer: _Line, size: int) -> list[Ticket]:
+        """Whom to push out so that a newcomer finds room, the newest first; all or nobody."""
+        victims: list[Ticket] = []
+        left = {line: list(line.waiting) for line in self._lines.values() if line.waiting}
+        own = left.get(newcomer, [])
+        number, total = self._waiting, self._waiting_bytes
+        while number >= self._room or total + size > self._room_bytes:
+            if number >= self._room:
+                longest = max(left.values(), key=len, default=own)
+                fair = len(longest) > len(own) + 1
+            else:
+                longest = max(left.values(), key=_bytes_of, default=own)
+                fair = _bytes_of(longest) > _bytes_of(own) + size
+            if not fair:
+                raise self._busy()
+            victims.append(longest.pop())
+            number, total = number - 1, total - victims[-1].size
+        return victims
+
+    def _busy(self) -> Busy:
+        seconds = min(600.0, max(1.0, self._waiting * self._seconds / self._slots))
+        return Busy(
+            f"{self._waiting} requests wait already; a place is free in about {seconds:.0f} s.",
+            retry_after=seconds,
+        )
 
     # Positions -------------------------------------------------------------------------------
 
@@ -239,3 +252,7 @@ class FairQueue:
             if index + 1 < len(waiting):
                 entry = (max(-allowance, level), turns, name, index + 1, allowance)
                 heapq.heappush(ahead, entry)
+
+
+def _bytes_of(waiting: list[Ticket]) -> int:
+    return sum(ticket.size for ticket in waiting)

@@ -16,6 +16,7 @@ from .limits import Limits
 from .rows import LOST, InviteRecord, Membership, Request, Snapshot, Total
 
 MINUTE = 60.0
+_LONGEST_ANSWER = 6 * 3600.0  # seconds
 
 # One entry a schema version, oldest first; an entry that has been released never changes.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -156,8 +157,9 @@ def within(connection: sqlite3.Connection, since: float | None = None) -> Snapsh
     recent: list[Any] = []
     if since is not None:
         recent = connection.execute(
-            f"SELECT {_REQUEST_COLUMNS} FROM requests WHERE asked_at > ?",  # noqa: S608
-            (since,),
+            f"SELECT {_REQUEST_COLUMNS} FROM requests "  # noqa: S608
+            "WHERE asked_at > ? AND coalesce(ended_at, asked_at) > ?",
+            (since - _LONGEST_ANSWER, since),
         ).fetchall()
     newest = connection.execute("SELECT max(request_id) FROM requests").fetchone()[0]
     return Snapshot(
@@ -167,6 +169,24 @@ def within(connection: sqlite3.Connection, since: float | None = None) -> Snapsh
         recent=tuple(Request(*row) for row in recent),
         next_request_id=(newest or 0) + 1,
     )
+
+
+def ids_like(connection: sqlite3.Connection, beginning: str) -> list[str]:
+    """Ids of invites and memberships that begin so, at most a few."""
+    rows = connection.execute(
+        "SELECT invite_id FROM invites WHERE substr(invite_id, 1, ?1) = ?2 UNION ALL "
+        "SELECT membership_id FROM memberships WHERE substr(membership_id, 1, ?1) = ?2 LIMIT 20",
+        (len(beginning), beginning),
+    )
+    return [each for (each,) in rows]
+
+
+def guests_behind(connection: sqlite3.Connection, target: str) -> int | None:
+    """How many guests an invite has admitted; None where the id is no invite's."""
+    if not _invites(connection, "WHERE invite_id = ?", target):
+        return None
+    row = connection.execute("SELECT count(*) FROM memberships WHERE invite_id = ?", (target,))
+    return int(row.fetchone()[0])
 
 
 def _totals(connection: sqlite3.Connection) -> dict[str | None, Total]:
@@ -304,8 +324,8 @@ def put_requests(connection: sqlite3.Connection, requests: list[Request]) -> Non
     )
 
 
-def close_lost(connection: sqlite3.Connection) -> int:
+def close_lost(connection: sqlite3.Connection, now: float) -> int:
     """End the requests that were running when a host died; returns how many there were."""
     return connection.execute(
-        "UPDATE requests SET how = ?, ended_at = asked_at WHERE how IS NULL", (LOST,)
+        "UPDATE requests SET how = ?, ended_at = ? WHERE how IS NULL", (LOST, now)
     ).rowcount

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from .limits import COUNTED
 from .membership import Granted, Member, Register
 from .rows import HOW_ENDED
 
@@ -37,6 +39,8 @@ def _invite(granted: Granted) -> dict[str, Any]:
             key: sum(guest[key] for guest in guests)
             for key in ("requests", "running", "prompt_tokens", "completion_tokens")
         },
+        "last_seen": max((guest["last_seen"] for guest in guests), default=0.0),
+        "ended": dict(sum((Counter(guest["ended"]) for guest in guests), Counter())),
         "guests": guests,
     }
 
@@ -66,8 +70,16 @@ def usage_rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
             "mesh": invite["name"],
             "expires_at": invite["expires_at"],
             "invite_revoked_at": invite["revoked_at"],
+            "uses": invite["uses"],
+            "max_uses": invite["max_uses"],
+            **{f"limit_{name}": invite["limits"].get(name) for name in COUNTED},
         }
-        rows += [{**common, **_row(guest)} for guest in invite["guests"] or [_NOBODY]]
+        # Whoever comes first has what the invite has.
+        left = invite["left"] or {
+            name: invite["limits"].get(name) for name in ("requests", "tokens")
+        }
+        nobody = {**_NOBODY, "left": left}
+        rows += [{**common, **_row(guest)} for guest in invite["guests"] or [nobody]]
     return rows
 
 
@@ -83,7 +95,6 @@ _NOBODY: dict[str, Any] = {
     "completion_tokens": 0,
     "last_seen": 0.0,
     "ended": {},
-    "left": {"requests": None, "tokens": None},
 }
 
 

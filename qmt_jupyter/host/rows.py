@@ -8,7 +8,8 @@ from .limits import UNLIMITED, Limits
 
 COMPLETED, CANCELLED, FAILED = "completed", "cancelled", "failed"
 REVOKED, EXPIRED, STOPPED, LOST = "revoked", "expired", "stopped", "lost"
-HOW_ENDED = (COMPLETED, CANCELLED, FAILED, REVOKED, EXPIRED, STOPPED, LOST)
+REFUSED = "refused"  # after it had been let in, before it began: it counts for nothing
+HOW_ENDED = (COMPLETED, CANCELLED, FAILED, REFUSED, REVOKED, EXPIRED, STOPPED, LOST)
 
 
 @dataclass(frozen=True)

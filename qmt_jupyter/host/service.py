@@ -8,12 +8,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from ..errors import Busy, QmtError, Revoked, Stopped
+from ..errors import Busy, QmtError, RecordsUnwritable, Revoked, Stopped
 from ..harmless import printable
 from ..identity import keys, link
 from ..mesh import addresses, lan
@@ -58,6 +59,7 @@ class HostService:
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._endings: set[asyncio.Task[None]] = set()
+        self._own: set[asyncio.Task[Any]] = set()
         self._endpoint: Endpoint | None = None
         self._ledger: Ledger | None = None
         self._reach = addresses.Reach((), (), restricted=False)
@@ -192,7 +194,14 @@ class HostService:
         target, now = self._register.find(text), time.time()
         kind, guests = self._register.describe(target)
         self._take_changes(records.Changes(revoked={target: now}))
-        await self._writer.write(lambda db: records.revoke(db, target, now), durable=True)
+        try:
+            await self._writer.write(lambda db: records.revoke(db, target, now), durable=True)
+        except RecordsUnwritable:
+            self._writer.post(lambda db: records.revoke(db, target, now))
+            raise RecordsUnwritable(
+                "The revocation holds now, but could not be recorded yet.",
+                next_step="Free some disk space before the host stops; it is tried again.",
+            ) from None
         return {"id": target, "kind": kind, "guests": guests}
 
     def _take_changes(self, changes: records.Changes) -> None:
@@ -231,6 +240,14 @@ class HostService:
             claimed_name=printable(greeting.name, 64),
             joined_at=now,
         )
+        # Once begun it is carried through: the ledger and the host must know the same guests.
+        member = await asyncio.shield(asyncio.ensure_future(self._enter(wanted)))
+        theirs = Counter(session.member for session in self._sessions)[member]
+        if theirs >= MAX_CONNECTIONS_OF_ONE:
+            raise Busy(f"This guest has {theirs} connections already.", retry_after=5.0)
+        return member
+
+    async def _enter(self, wanted: Membership) -> Member:
         membership = await self._writer.write(lambda db: records.admit(db, wanted), durable=True)
         if not self._register.knows(membership.invite_id):
             # Made by another process a moment ago, and not noticed yet.
@@ -238,11 +255,7 @@ class HostService:
                 lambda db: records.Changes.known(db).invites[membership.invite_id]
             )
             self._register.add_invite(made)
-        member = self._register.add_member(membership)
-        theirs = Counter(session.member for session in self._sessions)[member]
-        if theirs >= MAX_CONNECTIONS_OF_ONE:
-            raise Busy(f"This guest has {theirs} connections already.", retry_after=5.0)
-        return member
+        return self._register.add_member(membership)
 
     async def _keep_books(self) -> None:
         """Have running requests written down, and revocations looked for while guests are here."""
@@ -254,11 +267,23 @@ class HostService:
 
     # Requests --------------------------------------------------------------------------------
 
-    def answer(self, body: messages.JsonObject) -> AsyncGenerator[messages.Reply, None]:
+    async def answer(self, body: messages.JsonObject) -> AsyncGenerator[messages.Reply, None]:
         """The owner's own request, through the same checks and the same queue as any guest's."""
-        if self._stopped:
-            raise Stopped("This host has been stopped.", next_step="Run %qmt_host again.")
-        return self._dispatcher.answer(None, body)
+        stopped = Stopped("This host has been stopped.", next_step="Run %qmt_host again.")
+        task = asyncio.current_task()
+        if self._stopped or task is None:
+            raise stopped
+        self._own.add(task)
+        try:
+            async with aclosing(self._dispatcher.answer(None, body)) as replies:
+                async for reply in replies:
+                    yield reply
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise stopped from None
+            raise
+        finally:
+            self._own.discard(task)
 
     def _offer(self, member: Member) -> list[messages.ModelOffer]:
         return [
@@ -327,7 +352,7 @@ class HostService:
                 self._lock.release()
 
     async def _close_parts(self) -> None:
-        tasks = [*self._tasks, *self._endings, *self._sessions.values()]
+        tasks = [*self._tasks, *self._endings, *self._sessions.values(), *self._own]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -336,6 +361,7 @@ class HostService:
         tasks.clear()
         self._tasks.clear()
         self._endings.clear()
+        self._own.clear()
         self._sessions.clear()
         if self._endpoint is not None:
             await self._endpoint.close()

@@ -35,6 +35,7 @@ WRITE_PAUSE = 0.05
 _READING_AT_ONCE = 8
 _ASK_DEADLINE = 20.0
 _GOODBYE = 2.0
+_READER_PATIENCE = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 Admit = Callable[[messages.Greeting, bytes], Awaitable[Member]]
 Answer = Callable[[Member, messages.JsonObject, int], AsyncGenerator[messages.Reply, None]]
 Offer = Callable[[Member], list[messages.ModelOffer]]
+
+
+class _Unread(Exception):
+    """The guest leaves its answer unread, and would hold a slot for ever."""
 
 
 @dataclass(eq=False)
@@ -226,6 +231,8 @@ class Session:
                 await asyncio.wait([watcher])
         except QmtError as error:
             self._fail(running, error)
+        except _Unread:
+            log.info("a guest does not read its answer: its slot is freed")
         except (TransportError, FrameError) as error:
             log.debug("a request's stream ended: %s", error)
         except asyncio.CancelledError:
@@ -277,7 +284,10 @@ class Session:
                 if len(frame) > frames.REPLY_LIMIT:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
                 channel.post(frame)
-                await channel.drain()
+                with anyio.move_on_after(_READER_PATIENCE) as patience:
+                    await channel.drain()
+                if patience.cancelled_caught:
+                    raise _Unread
 
     def _fail(self, running: _Running, error: QmtError) -> None:
         if running.writer.ended:

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .account import Grant
-from .rows import Request, Total
+from .rows import REFUSED, Request, Total
 
 OWNER = "this host"
+_MOST = 10**9
+
+
+def whole_count(value: Any) -> int | None:
+    """A number of tokens that a provider gave, if it is one that can be."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+    return value if is_count else None
 
 
 @dataclass
@@ -32,7 +39,7 @@ class GuestUsage:
     def from_total(cls, total: Total) -> GuestUsage:
         """What the ledger adds up to."""
         return cls(
-            total.requests,
+            total.requests - total.ended.get(REFUSED, 0),
             total.running,
             total.prompt_tokens,
             total.completion_tokens,
@@ -89,23 +96,30 @@ class RequestUsage:
         self._row.prompt_tokens = tokens
         self.dirty = True
 
-    def piece(self, clock: float) -> None:
-        """One more piece was streamed."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether the provider has begun to work on it."""
+        return self._grant.started
+
+    def piece(self, clock: float, so_far: int | None = None) -> None:
+        """One more piece was streamed; ``so_far`` tokens, if the engine says how many."""
         if self._row.first_token_s is None:
             self._row.first_token_s = clock - self._asked
-        self._row.completion_tokens += 1
-        self._guest.completion_tokens += 1
-        self._grant.streamed += 1
+        more = max(1, (so_far or 0) - self._row.completion_tokens)
+        self._row.completion_tokens += more
+        self._guest.completion_tokens += more
+        self._grant.streamed += more
         self.dirty = True
 
     def settle(self, usage: dict[str, Any]) -> None:
         """Replace the running count by the engine's."""
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(completion, int) and completion >= 0:
+        prompt = whole_count(usage.get("prompt_tokens"))
+        completion = whole_count(usage.get("completion_tokens"))
+        if completion is not None:
             self._guest.completion_tokens += completion - self._row.completion_tokens
             self._row.completion_tokens = completion
             self._row.estimated = False
-        if isinstance(prompt, int) and prompt >= 0:
+        if prompt is not None:
             self.prompt(prompt)
 
     def as_openai(self) -> dict[str, Any]:
@@ -122,6 +136,7 @@ class RequestUsage:
         """The request is over; ``how`` is one of :data:`~.rows.HOW_ENDED`."""
         self._row.how, self._row.ended_at = how, now
         self._guest.running -= 1
+        self._guest.requests -= how == REFUSED
         self._guest.ended[how] += 1
         self._guest.last_seen = now
         self._grant.settle(self._row.prompt_tokens, self._row.completion_tokens, clock)

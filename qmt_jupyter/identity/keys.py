@@ -69,7 +69,7 @@ def load_or_create(path: Path) -> Identity:
     """
     settings.private_directory(path.parent)
     try:
-        with filelock.FileLock(f"{path}.lock", timeout=10):
+        with filelock.FileLock(f"{path}.lock", timeout=10, mode=0o600):
             if not path.exists():
                 identity = Identity.fresh()
                 settings.write_private(path, identity.seed.hex().encode() + b"\n")
@@ -94,7 +94,7 @@ class HostLock:
         settings.private_directory(directory)
         # A moment's patience: somebody may just be looking whether it is held.
         self._lock = filelock.FileLock(
-            str(directory / "lock"), timeout=_LOCK_PATIENCE, is_singleton=False
+            str(directory / "lock"), timeout=_LOCK_PATIENCE, is_singleton=False, mode=0o600
         )
 
     def acquire(self) -> None:

@@ -59,7 +59,8 @@ class Provider(abc.ABC):
         ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. A provider
         that knows the prompt's length before the answer begins says so in a chunk of its own,
         ``{"choices": [], "prompt_tokens": N}``; one that has to wait before it can begin says for
-        how many seconds in ``{"choices": [], "wait": S}``. Neither goes further than the host. The
+        how many seconds in ``{"choices": [], "wait": S}``. A chunk may say in ``tokens`` how many
+        tokens the answer has by then. None of these goes further than the host. The
         stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
         choices. Closing the generator, or cancelling the task that awaits it, stops the engine.
 

@@ -42,6 +42,8 @@ def engine_request(request: Mapping[str, Any], *, context: int) -> bytes:
     body["stream_options"] = {"include_usage": True}
     # The engine then calls back while it reads the prompt, which is when it can be stopped.
     body["return_progress"] = True
+    # A piece can be several tokens: each says how many there are by now.
+    body["timings_per_token"] = True
     _check_depth(body)
     try:
         # Not escaped: half a surrogate pair then fails here and not in the engine.

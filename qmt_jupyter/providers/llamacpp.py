@@ -166,7 +166,11 @@ class LlamaCpp(Provider):
         # How much of a prompt was known already tells a guest what others have asked.
         if usage := chunk.get("usage"):
             usage.pop("prompt_tokens_details", None)
-        if timings := chunk.get("timings"):
+        timings = chunk.get("timings")
+        if timings and not chunk.get("usage"):
+            del chunk["timings"]
+            chunk["tokens"] = timings.get("predicted_n")
+        elif timings:
             kept = ("prompt_ms", "predicted_n", "predicted_ms", "predicted_per_second")
             chunk["timings"] = {name: timings[name] for name in kept if name in timings}
         return chunk

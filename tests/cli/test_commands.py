@@ -222,6 +222,7 @@ def test_usage_names_who_used_what_as_table_json_and_csv(host, homes):
     assert guest["ended"] == {"completed": 1}
     table = qmt(homes("host"), "usage").stdout
     assert '"=1+1"' in table
+    assert "1 completed" in table
     rows = list(csv.DictReader(qmt(homes("host"), "usage", "--csv").stdout.splitlines()))
     assert (rows[0]["claimed_name"], rows[0]["prompt_tokens"]) == ("'=1+1", "2")
     assert link not in table
@@ -414,3 +415,13 @@ def test_what_is_wrong_with_an_upstream_is_one_line(homes, words, said):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert said in done.stderr
     assert "Qw3rTy7" not in done.stderr
+
+
+def test_limits_for_each_guest_show_what_each_has_left(host, homes):
+    words = ["invite", "--per-guest", "--requests", "3", "--tokens", "500", "--json"]
+    made = objects(qmt(homes("host"), *words))[0]
+    assert qmt(homes("guest"), "chat", "--join", made["invite"], "one two").returncode == 0
+    assert "2 requests, 496 tokens" in qmt(homes("host"), "usage").stdout
+    rows = list(csv.DictReader(qmt(homes("host"), "usage", "--csv").stdout.splitlines()))
+    (mine,) = [row for row in rows if row["invite_id"] == made["invite_id"]]
+    assert (mine["tokens_left"], mine["limit_tokens"], mine["uses"]) == ("496", "500", "1")

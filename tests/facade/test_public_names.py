@@ -217,3 +217,15 @@ def test_importing_loads_nothing_heavy():
     code = "import sys, qmt_jupyter; print([m for m in ('iroh', 'zeroconf', 'nacl', 'IPython') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "[]\n"
+
+
+def test_the_owners_own_answer_ends_with_the_host():
+    provider = Echo(delay=0.01, repeat=True)
+    host = qmt.host(provider)
+    answer = host.chat("on and on", max_tokens=100_000)
+    next(iter(answer))
+    host.close()
+    with pytest.raises(Stopped):
+        answer.read()
+    assert provider.running == 0
+    assert host.usage()["own"]["ended"] == {"stopped": 1}

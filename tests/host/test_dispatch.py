@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from qmt_jupyter.errors import (
+    Busy,
     GenerationFailed,
     ModelNotAllowed,
     ModelUnknown,
@@ -261,3 +262,71 @@ def test_a_prompts_length_is_guessed_too_long_rather_than_too_short():
     tools = [{"type": "function", "function": {"name": "f", "description": "x" * 3000}}]
     assert guessed_tokens({"messages": USER, "tools": tools}) > 1000
     assert guessed_tokens({"messages": [{"role": "user", "content": "\ud800"}]}) > 0
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 2**63, "completion_tokens": 2**64},
+        {"prompt_tokens": -5, "completion_tokens": -1},
+        {"prompt_tokens": 1.5, "completion_tokens": "7"},
+        {"prompt_tokens": True, "completion_tokens": None},
+    ],
+)
+async def test_a_count_that_cannot_be_is_not_believed(usage):
+    odd = {"choices": [], "usage": usage}
+    books = Books(Scripted({"choices": [], "prompt_tokens": 4}, piece("a", "stop"), odd), tokens=99)
+    await books.replies()
+    assert (books.counted["prompt_tokens"], books.counted["completion_tokens"]) == (4, 1)
+    assert books.member.account.left()["tokens"] == 94
+    assert books.rows[-1].estimated
+
+
+async def test_a_piece_of_several_tokens_counts_as_many():
+    first, second = {**piece("a"), "tokens": 3}, {**piece("b"), "tokens": 8}
+    books = Books(Scripted(first, second, *[piece("c")] * 5))
+    answer = books.answer()
+    for _ in range(3):
+        await anext(answer)
+    await answer.aclose()
+    assert books.counted["completion_tokens"] == 8
+
+
+async def test_what_fails_before_it_begins_costs_nothing():
+    class Refusing(Scripted):
+        async def chat(self, model, request):
+            raise GenerationFailed("The prompt is too long.")
+            yield
+
+    books = Books(Refusing(), tokens=1000)
+    with pytest.raises(GenerationFailed):
+        await books.replies()
+    assert (books.counted["prompt_tokens"], books.counted["ended"]) == (0, {"failed": 1})
+    assert books.member.account.left()["tokens"] == 1000
+
+
+async def test_a_request_that_finds_the_queue_full_is_not_one_of_the_invites(monkeypatch):
+    books = Books(Scripted(piece("a", "stop")), requests=3, requests_per_minute=3)
+    (lane,) = books.dispatcher._lanes._lanes
+    monkeypatch.setattr(lane.queue, "_room", 0)
+    running = books.answer()
+    await anext(running)
+    for _ in range(5):
+        with pytest.raises(Busy, match="free in about") as raised:
+            await books.replies()
+        assert raised.value.retry_after
+    await running.aclose()
+    assert books.counted["requests"] == 1
+    await books.replies()
+    await books.replies()
+    assert books.member.account.left()["requests"] == 0
+    assert books.member.account.running == 0
+
+
+async def test_who_could_not_be_written_down_has_lost_nothing():
+    books = Books(Scripted(), error=RecordsUnwritable("The disk is full."), requests=1)
+    for _ in range(3):
+        with pytest.raises(RecordsUnwritable):
+            await books.replies()
+    assert books.counted["requests"] == 0
+    assert books.member.account.left()["requests"] == 1

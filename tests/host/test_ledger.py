@@ -75,6 +75,8 @@ def test_what_was_written_is_read_back_whole(tmp_path):
         Request(2, "member-g", "a", NOW + 1, None, None, 5, 0, True, None, None),
         Request(3, None, "a", NOW + 2, 0.0, 0.1, 1, 1, False, NOW + 4, "failed"),
     ]
+    long_ago = Request(4, "member-g", "a", NOW - 90, 0.0, 0.1, 1, 1, False, NOW - 70, "completed")
+    records.put_requests(connection, [long_ago])
     records.put_requests(connection, rows)
     records.put_requests(connection, rows)
     connection.close()
@@ -83,13 +85,13 @@ def test_what_was_written_is_read_back_whole(tmp_path):
     with_rows.close()
     assert snapshot.invites == (made(limits=limits),)
     assert snapshot.memberships == (joined,)
-    assert [row.request_id for row in snapshot.recent] == [2, 3]
+    assert [row.request_id for row in snapshot.recent] == [1, 2, 3]
     total = snapshot.totals["member-g"]
-    assert (total.requests, total.prompt_tokens, total.completion_tokens) == (2, 15, 20)
-    assert (total.running, total.ended) == (1, {"completed": 1})
-    assert snapshot.without_running().totals["member-g"].ended == {"completed": 1, "lost": 1}
+    assert (total.requests, total.prompt_tokens, total.completion_tokens) == (3, 16, 21)
+    assert (total.running, total.ended) == (1, {"completed": 2})
+    assert snapshot.without_running().totals["member-g"].ended == {"completed": 2, "lost": 1}
     assert snapshot.totals[None].ended == {"failed": 1}
-    assert snapshot.next_request_id == 4
+    assert snapshot.next_request_id == 5
 
 
 def damage_header(path):
@@ -383,7 +385,64 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_committed(tmp_path):
 @pytest.mark.anyio
 async def test_a_write_that_fails_in_an_unforeseen_way_harms_no_later_one(tmp_path):
     ledger = await open_ledger(tmp_path)
-    with pytest.raises(RecordsUnwritable):
-        await ledger.write(lambda db: [][0])
+    good = [ledger.write(add(made(f"invite {n}"))) for n in range(3)]
+    bad = [
+        ledger.write(lambda db: [][0]),
+        ledger.write(lambda db: db.execute("SELECT ?", (2**70,))),
+    ]
+    good += [ledger.write(add(made(f"invite {n}"))) for n in range(3, 6)]
+    results = await asyncio.gather(*good, *bad, return_exceptions=True)
+    assert [isinstance(each, RecordsUnwritable) for each in results] == [False] * 6 + [True] * 2
     await ledger.write(add(made()))
+    await ledger.close()
+    connection = open_for_reading(tmp_path)
+    assert len(records.read(connection).invites) == 7
+    connection.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("closing", [False, True])
+async def test_what_nobody_waited_for_is_written_when_the_file_can_be_again(
+    tmp_path, monkeypatch, closing
+):
+    monkeypatch.setattr(ledgers, "_BUSY_TIMEOUT", 0.05)
+    ledger = await open_ledger(tmp_path)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.post(lambda db: records.put_requests(db, [Request(1, None, "m", NOW, how="completed")]))
+    with pytest.raises(RecordsUnwritable):
+        await ledger.write(add(made()))
+    other.execute("COMMIT")
+    other.close()
+    if not closing:
+        await ledger.write(add(made("later")))
+    await ledger.close()
+    connection = open_for_reading(tmp_path)
+    assert records.read(connection).totals[None].ended == {"completed": 1}
+    connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_ledger_that_is_removed_under_a_host_is_noticed(tmp_path):
+    ledger = await open_ledger(tmp_path)
+    ledger.look_every = 0.02
+    await ledger.write(add(made()))
+    for path in tmp_path.glob("ledger.db*"):
+        path.unlink()
+    with anyio.fail_after(5):
+        while not ledger._is_gone:
+            await asyncio.sleep(0.02)
+    with pytest.raises(RecordsUnwritable):
+        await ledger.write(add(made("later")))
+    await ledger.close()
+
+
+@pytest.mark.anyio
+async def test_opening_ends_what_a_host_that_died_left_running(tmp_path):
+    connection = open_for_writing(tmp_path)
+    records.put_requests(connection, [Request(1, None, "m", NOW - 5)])
+    connection.close()
+    ledger, snapshot = await Ledger.open(tmp_path, lambda changes: None, NOW)
+    assert (snapshot.totals[None].running, snapshot.totals[None].ended) == (0, {"lost": 1})
+    assert snapshot.recent[0].ended_at == NOW
     await ledger.close()

@@ -14,7 +14,9 @@ from qmt_jupyter.errors import (
     InviteUsedUp,
     MembershipEnded,
     OptionInvalid,
+    RequestRateReached,
     Revoked,
+    TokenRateReached,
 )
 from qmt_jupyter.host import records
 from qmt_jupyter.host.granting import Terms, sign_invite
@@ -207,8 +209,11 @@ def test_an_id_is_found_by_its_beginning_if_that_is_one_only():
     member = register.add_member(wanted(made))
     assert register.find(made.invite_id[:8].upper()) == made.invite_id
     assert register.find(member.membership.membership_id) == member.membership.membership_id
-    for text in ("", made.invite_id[:3], "zzzzzzzz", made.invite_id + "0", "%", "'; --"):
-        with pytest.raises(OptionInvalid, match="qmt_usage"):
+    for text in ("", made.invite_id[:5], "%", "'; --"):
+        with pytest.raises(OptionInvalid, match="too little of an id"):
+            register.find(text)
+    for text in ("zzzzzzzz", made.invite_id + "0", "%%%%%%"):
+        with pytest.raises(OptionInvalid, match="No invite or guest"):
             register.find(text)
     twin = Membership(f"{made.invite_id[:8]}-twin", made.invite_id, "twin", "", NOW)
     register.add_member(twin)
@@ -221,7 +226,7 @@ def test_a_restart_knows_what_was_used(ledger):
     member = records.admit(ledger, wanted(made))
     row = Request(1, member.membership_id, "m", NOW - 20, None, None, 30, 12, False)
     records.put_requests(ledger, [row])
-    assert records.close_lost(ledger) == 1
+    assert records.close_lost(ledger, NOW - 15) == 1
     snapshot = records.read(ledger, since=NOW - 60)
     assert snapshot.next_request_id == 2
     register = Register.from_snapshot(snapshot, wall=NOW, clock=500.0)
@@ -229,5 +234,29 @@ def test_a_restart_knows_what_was_used(ledger):
     assert again.account.left() == {"requests": None, "tokens": 958}
     assert again.usage.as_dict()["ended"] == {"lost": 1}
     again.account.begin(prompt=1, wanted=1, longest=9, now=500.0)
-    with pytest.raises(Exception, match="2 requests a minute"):
+    with pytest.raises(RequestRateReached, match="2 requests a minute"):
         again.account.begin(prompt=1, wanted=1, longest=9, now=500.0)
+
+
+def test_a_restart_knows_the_tokens_of_an_answer_that_took_long(ledger):
+    made = record(ledger, tokens_per_minute=1000)
+    member = records.admit(ledger, wanted(made))
+    row = Request(
+        1, member.membership_id, "m", NOW - 70, 0, 1, 100, 880, False, NOW - 5, "completed"
+    )
+    records.put_requests(ledger, [row])
+    register = Register.from_snapshot(records.read(ledger, since=NOW - 60), wall=NOW, clock=500.0)
+    with pytest.raises(TokenRateReached):
+        register.add_member(member).account.begin(prompt=30, wanted=500, longest=900, now=500.0)
+
+
+def test_what_was_refused_before_it_began_counts_for_nothing_after_a_restart_either(ledger):
+    made = record(ledger, requests=1)
+    member = records.admit(ledger, wanted(made))
+    records.put_requests(
+        ledger, [Request(1, member.membership_id, "m", NOW - 9, ended_at=NOW - 9, how="refused")]
+    )
+    register = Register.from_snapshot(records.read(ledger, since=NOW - 60), wall=NOW, clock=500.0)
+    again = register.add_member(member)
+    assert again.account.left()["requests"] == 1
+    assert again.usage.requests == 0

@@ -210,3 +210,30 @@ def test_positions_of_a_long_queue_stay_true_when_it_drains():
                 queue.leave(holder, now, holder.cost)
                 tickets.remove(holder)
                 assert expected.has_slot
+
+
+def test_a_guess_that_was_far_too_high_is_no_credit_once_the_queue_was_empty():
+    queue = FairQueue(1)
+    first = enter(queue, "x")
+    big = enter(queue, "evil", cost=1_000_000)
+    queue.leave(first, 0.0, 10)
+    assert big.has_slot
+    lines = {name: [enter(queue, name) for _ in range(20)] for name in ("evil", "honest")}
+    queue.leave(big, 1.0, 1)
+    served = []
+    for step in range(20):
+        name, ticket = next((n, t) for n, line in lines.items() for t in line if t.has_slot)
+        served.append(name)
+        lines[name].remove(ticket)
+        queue.leave(ticket, float(step), 10)
+    assert 9 <= served.count("honest") <= 11
+
+
+def test_nobody_is_pushed_out_for_a_newcomer_that_is_refused_all_the_same():
+    queue = FairQueue(1, room=3, room_bytes=100)
+    enter(queue)
+    many = [enter(queue, "many", size=1) for _ in range(3)]
+    with pytest.raises(Busy):
+        enter(queue, "huge", size=100)
+    assert not any(ticket.pushed_out for ticket in many)
+    assert queue.waiting == 3

@@ -16,7 +16,7 @@ USER = [{"role": "user", "content": "hi"}]
 GOOD = {
     "model": "m", "temperature": 0.5, "top_p": 1, "top_k": 40, "min_p": 0.1, "max_tokens": 5,
     "max_completion_tokens": 5, "seed": 1, "stop": ["a"], "n": 1, "presence_penalty": 1,
-    "frequency_penalty": -1, "repeat_penalty": 1.1, "logit_bias": {"5": 1}, "logprobs": True,
+    "frequency_penalty": -1, "repeat_penalty": 1.1, "logit_bias": {"5": -1}, "logprobs": True,
     "top_logprobs": 3, "response_format": {"type": "json_object"},
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/x"}}}],
     "tool_choice": "auto", "parallel_tool_calls": False, "reasoning_effort": "low",
@@ -47,6 +47,12 @@ def test_what_names_a_url_header_key_file_or_engine_setting_is_refused(name):
     with pytest.raises(RequestInvalid) as raised:
         checked({"messages": USER, name: "x"})
     assert "\n" not in str(raised.value)
+
+
+def test_no_token_can_be_forced():
+    """Half a letter that is forced makes an engine silent: it could not be stopped or counted."""
+    with pytest.raises(RequestInvalid, match="logit_bias"):
+        checked({"messages": USER, "logit_bias": {"162": 100}})
 
 
 def image(url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from qmt_jupyter.errors import HostGone, ProtocolViolation, Refused
 from qmt_jupyter.guest.mesh import GuestMesh
+from qmt_jupyter.host import session
 from qmt_jupyter.host.granting import Terms, sign_invite
 from qmt_jupyter.identity import keys, link
 from qmt_jupyter.mesh.channel import Channel
@@ -349,5 +351,40 @@ async def test_what_is_not_a_frame_ends_only_its_own_request(person):
     assert last == messages.Done(finish_reason="length")
     with pytest.raises(FrameError):
         messages.decode_reply(b"")
+    await raw.close()
+    await service.close()
+
+
+async def test_a_guest_that_leaves_its_answer_unread_frees_its_slot(person, monkeypatch):
+    monkeypatch.setattr(session, "_READER_PATIENCE", 0.5)
+    service = await person("host").host(Echo(slots=1, repeat=True))
+    granted = await grant(service)
+    raw = await RawGuest.connect(granted)
+    await raw.greet(raw.greeting(granted.invite.token))
+    stream = await raw.stream()
+    asked = question("word " * 2000, max_tokens=1_000_000)
+    await stream.write(messages.encode(messages.Ask(id="12345678", body=asked)))
+    honest = await person("honest").join(granted)
+    with anyio.fail_after(30):
+        assert "".join(await texts(honest, max_tokens=3)) == "one two three "
+    (lazy, _) = service.usage()["invites"][0]["guests"]
+    assert (lazy["running"], lazy["ended"]) == (0, {"cancelled": 1})
+    assert lazy["completion_tokens"] > 0
+    await raw.close()
+    await honest.close()
+    await service.close()
+
+
+async def test_an_admission_whose_guest_gives_up_meanwhile_is_known_all_the_same(person):
+    service = await person("host").host()
+    granted = await grant(service, uses=1)
+    raw = await RawGuest.connect(granted)
+    greeting = raw.greeting(granted.invite.token)
+    admitting = asyncio.ensure_future(service._admit(greeting, raw.endpoint.public_key))
+    await asyncio.sleep(0)
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    await until(lambda: service.usage()["invites"][0]["uses"] == 1)
     await raw.close()
     await service.close()

@@ -35,7 +35,7 @@ def test_nothing_but_known_fields_reaches_the_engine():
         t_max_predict_ms=1,
         model="/etc/passwd",
         stream=False,
-        timings_per_token=True,
+        timings_per_token="all",
         temperature=0.5,
         user=None,
     )
@@ -46,6 +46,7 @@ def test_nothing_but_known_fields_reaches_the_engine():
         "stream": True,
         "stream_options": {"include_usage": True},
         "return_progress": True,
+        "timings_per_token": True,
     }
 
 
