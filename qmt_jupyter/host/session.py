@@ -284,10 +284,11 @@ class Session:
                 if len(frame) > frames.REPLY_LIMIT:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
                 channel.post(frame)
-                with anyio.move_on_after(_READER_PATIENCE) as patience:
-                    await channel.drain()
-                if patience.cancelled_caught:
-                    raise _Unread
+                if channel.is_full:
+                    with anyio.move_on_after(_READER_PATIENCE) as patience:
+                        await channel.drain()
+                    if patience.cancelled_caught:
+                        raise _Unread
 
     def _fail(self, running: _Running, error: QmtError) -> None:
         if running.writer.ended:

@@ -92,6 +92,11 @@ class Channel:
         self._outgoing.clear()
         self._drained.set()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the peer is slower than what was posted: then :meth:`drain` waits."""
+        return not self._drained.is_set()
+
     async def drain(self) -> None:
         """Wait while the peer is slower than what was posted."""
         await self._drained.wait()
