@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 FILE = "ledger.db"
 # How often the thread looks for commits of other processes: while guests are connected, and else.
-LOOK_EVERY = 0.02
+LOOK_EVERY = 0.04
 LOOK_SELDOM = 0.25
 _BUSY_TIMEOUT = 5.0
 _MOST_AT_ONCE = 512

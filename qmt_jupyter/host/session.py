@@ -31,7 +31,7 @@ from ..wire.frames import FrameError
 from .membership import Member
 from .standing import MAX_STREAMS, limits, standing
 
-WRITE_PAUSE = 0.05
+WRITE_PAUSE = 0.1
 _READING_AT_ONCE = 8
 _ASK_DEADLINE = 20.0
 _GOODBYE = 2.0
