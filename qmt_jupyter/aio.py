@@ -98,7 +98,7 @@ class Host(HostFacts, _Askable):
     ) -> Invite:
         """Sign another invite; arguments as for :func:`host`."""
         granted = nodes.terms(name or self.invite.name, uses, ttl, limits)
-        made = Invite(await runtime.call_async(self._service.invite, granted))
+        made = Invite(await runtime.call_async(self._service.invite, granted), limits)
         self._invites.append(made)
         return made
 
@@ -188,7 +188,8 @@ async def host(
         model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
         upstream, tuple(upstream_models), read_key(upstream_key),
     )  # fmt: skip
-    return Host(*await runtime.call_async(nodes.start_host, options, progress))
+    service, first, forget = await runtime.call_async(nodes.start_host, options, progress)
+    return Host(service, Invite(first, limits), forget)
 
 
 async def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:

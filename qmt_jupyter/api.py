@@ -127,7 +127,7 @@ class Host(HostFacts, _Askable):
     ) -> Invite:
         """Sign another invite; arguments as for :func:`host`."""
         granted = nodes.terms(name or self.invite.name, uses, ttl, limits)
-        made = Invite(runtime.call(self._service.invite, granted))
+        made = Invite(runtime.call(self._service.invite, granted), limits)
         self._invites.append(made)
         return made
 
@@ -240,9 +240,10 @@ def host(
         model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
         upstream, tuple(upstream_models), read_key(upstream_key),
     )  # fmt: skip
-    return Host(
-        *_wait_showing(progress, lambda report: runtime.submit(nodes.start_host, options, report))
+    service, first, forget = _wait_showing(
+        progress, lambda report: runtime.submit(nodes.start_host, options, report)
     )
+    return Host(service, Invite(first, limits), forget)
 
 
 def _wait_showing(
@@ -287,7 +288,7 @@ def sign_invite(
     never been a host.
     """
     granted = nodes.terms(name, uses, ttl, limits)
-    return Invite(owner.make_invite(Settings.from_environment().host_dir, granted))
+    return Invite(owner.make_invite(Settings.from_environment().host_dir, granted), limits)
 
 
 def revoke(which: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from . import runtime
 from .answers import Event
 from .guest.mesh import GuestMesh, Route
-from .host.limits import Limits
+from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import link, qr
 
@@ -19,8 +19,9 @@ __all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
 class Invite:
     """An invite that this host made. Only :attr:`url` and the QR codes show the token."""
 
-    def __init__(self, made: link.Link) -> None:
+    def __init__(self, made: link.Link, limits: Limits = UNLIMITED) -> None:
         self._link = made
+        self._limits = limits
 
     @property
     def url(self) -> str:
@@ -47,6 +48,11 @@ class Invite:
         """When it ends, in seconds since 1970; None: never."""
         return self._link.invite.expires_at or None
 
+    @property
+    def limits(self) -> Limits:
+        """What its guests may take."""
+        return self._limits
+
     def qr(self) -> str:
         """The QR code for a terminal, readable on dark and light ones."""
         return qr.terminal(self.url)
@@ -63,10 +69,10 @@ class Invite:
 class HostFacts:
     """A host as its owner sees it, without asking the loop."""
 
-    def __init__(self, service: HostService, first: link.Link, forget: Callable[[], None]) -> None:
+    def __init__(self, service: HostService, first: Invite, forget: Callable[[], None]) -> None:
         self._service = service
         self._forget = forget
-        self._invites = [Invite(first)]
+        self._invites = [first]
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         async def replies() -> AsyncGenerator[Event, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +52,7 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
                 guest["prompt_tokens"],
                 guest["completion_tokens"],
                 _last_asked(guest, now),
-                ", ".join(f"{number} {how}" for how, number in guest["ended"].items()),
+                ", ".join(f"{n} {how}" for how, n in guest["ended"].items() if how != "completed"),
                 *([_rest(guest["left"])] if per_guest else []),
             )
             for guest in invite["guests"]
@@ -61,9 +62,9 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
     return "\n".join(parts)
 
 
+# Narrow enough for a notebook; an answer that was completed needs no word.
 _GUEST_HEADS = (
-    "id", "guest", "calls itself", "requests", "running", "tokens in", "tokens out", "last asked",
-    "ended",
+    "id", "guest", "calls itself", "asked", "now", "in", "out", "last", "broken off",
 )  # fmt: skip
 
 
@@ -119,6 +120,7 @@ def _last_asked(guest: dict[str, Any], now: float) -> str:
     return f"{describe(now - guest['last_seen'])} ago" if guest["last_seen"] else "never"
 
 
+_ONE = re.compile(r"\b1 (request|token)s")
 _LIMIT_WORDS = {
     "requests": "{} requests",
     "tokens": "{} tokens",
@@ -132,6 +134,7 @@ _LIMIT_WORDS = {
 def limits_phrase(limits: dict[str, Any]) -> str:
     """An invite's limits in words; empty where there is none."""
     said = [words.format(limits[key]) for key, words in _LIMIT_WORDS.items() if limits.get(key)]
+    said = [_ONE.sub(r"1 \1", each) for each in said]
     if limits.get("models"):
         said.append(f"only {', '.join(limits['models'])}")
     if said and limits.get("per_guest"):

@@ -27,7 +27,9 @@ def grant_line(invite: Invite) -> str:
     uses = "any number of guests" if not invite.max_uses else count(invite.max_uses, "guest")
     ends = invite.expires_at
     left = "without end" if ends is None else f"for {describe(ends - time.time())}"
-    return f"Invite {invite.invite_id[:8]} to {printable(invite.name, 60)}: {uses}, {left}."
+    limits = limits_phrase(invite.limits.as_dict())
+    terms = ", ".join(each for each in (uses, left, limits) if each)
+    return f"Invite {invite.invite_id[:8]} to {printable(invite.name, 60)}: {terms}."
 
 
 def reach_line(status: dict[str, Any]) -> str:

@@ -208,7 +208,7 @@ def test_an_invites_limits_are_flags_and_bind(host, homes):
     assert mine["limits"] == {"requests": 1, "tokens": 500}
     assert mine["left"] == {"requests": 0, "tokens": 498}
     assert "guests" not in mine
-    assert "1 requests, 500 tokens" in qmt(homes("host"), "invites").stdout
+    assert "1 request, 500 tokens" in qmt(homes("host"), "invites").stdout
     bad = qmt(homes("host"), "invite", "--tokens", "0")
     assert (bad.returncode, "not a limit for tokens" in bad.stderr) == (1, True)
 
@@ -222,7 +222,7 @@ def test_usage_names_who_used_what_as_table_json_and_csv(host, homes):
     assert guest["ended"] == {"completed": 1}
     table = qmt(homes("host"), "usage").stdout
     assert '"=1+1"' in table
-    assert "1 completed" in table
+    assert max(map(len, table.splitlines())) <= 95, "it fits a notebook"
     rows = list(csv.DictReader(qmt(homes("host"), "usage", "--csv").stdout.splitlines()))
     assert (rows[0]["claimed_name"], rows[0]["prompt_tokens"]) == ("'=1+1", "2")
     assert link not in table

@@ -39,7 +39,7 @@ def test_the_public_names_are_these():
     }  # fmt: skip
     assert members(qmt.Mesh) == {"chat", "complete", "leave", "models", "status"}
     assert members(qmt.Invite) == {
-        "expires_at", "invite_id", "max_uses", "name", "qr", "svg", "url",
+        "expires_at", "invite_id", "limits", "max_uses", "name", "qr", "svg", "url",
     }  # fmt: skip
 
 

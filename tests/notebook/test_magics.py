@@ -28,6 +28,7 @@ from qmt_jupyter.notebook.chat import Interrupted
 from qmt_jupyter.notebook.display import Growing, Streaming
 from qmt_jupyter.notebook.state import STATE
 from qmt_jupyter.providers.base import Chunk, Model, Provider
+from qmt_jupyter.words import grant_line
 
 
 class Scripted(Provider):
@@ -375,6 +376,10 @@ def test_an_invite_has_limits_of_its_own_and_is_revoked_by_its_beginning(shell, 
     assert f"Revoked invite {made.invite_id[:8]}, which 1 guest had used" in said
     with pytest.raises(Revoked):
         mesh.chat("hello").read()
+    assert grant_line(made).endswith(
+        "1 guest, for 24 hours, 1 request, 5000 tokens, only scripted."
+    )
+    assert "uses taken, revoked" in run(shell, "%qmt_usage")
     with pytest.raises(OptionInvalid, match="No invite or guest"):
         run(shell, "%qmt_revoke ffffffff")
     mesh.leave()
