@@ -1,8 +1,9 @@
 """A stream as a sequence of frames, in and out.
 
 Outgoing frames that are ready together travel together: while one write is under way the next
-ones gather, and go out as one. On a stream that has said a lot they gather for ``pause`` seconds
-more, because each write costs both ends a fixed share of a processor that the model could use.
+ones gather, and go out as one. On a stream that has said a lot they gather for up to ``pause``
+seconds more, because each write costs both ends a fixed share of a processor that the model could
+use.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ class Channel:
                 await self._stream.write(data)
                 self._writes += 1
                 if self._pause and self._writes > EAGER_WRITES and not self._hurry.is_set():
-                    with anyio.move_on_after(self._pause):
+                    # To the next beat of one clock for all streams, so that they are written,
+                    # packed, sent and read together.
+                    now = asyncio.get_running_loop().time()
+                    with anyio.move_on_after(self._pause - now % self._pause):
                         await self._hurry.wait()
         except TransportError:
             self._break()
