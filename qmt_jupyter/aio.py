@@ -46,6 +46,7 @@ class Answer(AnswerState):
 
 class _Askable:
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
     def chat(

@@ -65,6 +65,7 @@ class _Askable:
     """What a host and a mesh have in common: they answer."""
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
     def chat(
