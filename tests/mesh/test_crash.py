@@ -51,6 +51,10 @@ class Guest:
         self.started = 0
         self.pieces: list[float] = []
 
+    @property
+    def has_heard_enough(self) -> bool:
+        return len(self.pieces) > 100
+
     async def run(self, granted) -> None:
         mesh = await self.person.join(granted)
         try:
@@ -67,7 +71,7 @@ class Guest:
                 await mesh.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_fifty_kills_lose_no_admission_no_request_and_a_second_of_counts_at_most(person):
     chance = random.Random()
     home = person("host").settings
@@ -78,7 +82,10 @@ async def test_fifty_kills_lose_no_admission_no_request_and_a_second_of_counts_a
     guests = [Guest(person(f"guest {n}")) for n in range(GUESTS)]
     told: dict[str, set[str]] = {}
     lasting = None
-    for kill in range(KILLS):
+    # A slow machine needs some more lives until everybody has heard enough to be counted by.
+    for kill in range(2 * KILLS):
+        if kill >= KILLS and all(guest.has_heard_enough for guest in guests):
+            break
         process = await anyio.to_thread.run_sync(
             lambda: subprocess.Popen(
                 [sys.executable, "-c", HOST, str(port)],
@@ -119,7 +126,7 @@ async def test_fifty_kills_lose_no_admission_no_request_and_a_second_of_counts_a
         check(home.host_dir, guests, told, killed)
     assert sum(guest.started for guest in guests) > KILLS
     assert sum(len(each) for each in told.values()) > KILLS / 2
-    assert all(len(guest.pieces) > 100 for guest in guests)
+    assert all(guest.has_heard_enough for guest in guests)
 
 
 async def quietly(run, *arguments):
