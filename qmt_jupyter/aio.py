@@ -49,6 +49,9 @@ class _Askable:
         # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
+    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
     def chat(
         self,
         prompt: str | Sequence[Mapping[str, Any]],
@@ -76,6 +79,13 @@ class _Askable:
         answer = Answer(self._events(body))
         await answer.read()
         return answer.result()
+
+    async def embed(
+        self, texts: str | Sequence[str], *, model: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Turn texts into vectors; like :meth:`qmt_jupyter.Mesh.embed`."""
+        body = nodes.embedding_body(texts, {"model": model, **parameters})
+        return await runtime.call_async(self._embed, body)
 
 
 async def _chunks(events: runtime.Pieces[Event]) -> AsyncIterator[dict[str, Any]]:
@@ -179,6 +189,7 @@ async def host(
     upstream: str | None = None,
     upstream_models: Sequence[str] = (),
     upstream_key: str | None = None,
+    embeddings: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it; like :func:`qmt_jupyter.host`.
@@ -187,7 +198,7 @@ async def host(
     """
     options = HostOptions(
         model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        upstream, tuple(upstream_models), read_key(upstream_key),
+        upstream, tuple(upstream_models), read_key(upstream_key), embeddings,
     )  # fmt: skip
     service, first, forget = await runtime.call_async(nodes.start_host, options, progress)
     return Host(service, Invite(first, limits), forget)

@@ -68,6 +68,9 @@ class _Askable:
         # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
+    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
     def chat(
         self,
         prompt: str | Sequence[Mapping[str, Any]],
@@ -105,6 +108,17 @@ class _Askable:
         answer = Answer(self._events(body))
         answer.read()
         return answer.result()
+
+    def embed(
+        self, texts: str | Sequence[str], *, model: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Turn one text or several into vectors, by the first ``model`` that can or by this one.
+
+        Returns OpenAI's embeddings response: ``[each["embedding"] for each in result["data"]]``.
+        Raises like :meth:`chat`.
+        """
+        body = nodes.embedding_body(texts, {"model": model, **parameters})
+        return runtime.call(self._embed, body)
 
 
 def _chunks(events: runtime.Pieces[Event]) -> Iterator[dict[str, Any]]:
@@ -214,6 +228,7 @@ def host(
     upstream: str | None = None,
     upstream_models: Sequence[str] = (),
     upstream_key: str | None = None,
+    embeddings: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it.
@@ -229,7 +244,8 @@ def host(
     ``upstream`` is the address of an OpenAI-compatible server whose models are shared too, or
     alone where no ``model`` is given; ``upstream_models`` say which (``*`` and ``?`` stand for
     more), and ``upstream_key`` where its key is: ``env:NAME``, ``keyring:SERVICE`` or ``prompt``,
-    never the key itself. The key stays with the provider.
+    never the key itself. The key stays with the provider. ``embeddings``: a model that chats is
+    to make embeddings too (:meth:`Mesh.embed`); one that was made for them does so anyway.
 
     ``progress`` is called in this thread with bytes done and in total while a model
     is being fetched.
@@ -239,7 +255,7 @@ def host(
     """
     options = HostOptions(
         model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        upstream, tuple(upstream_models), read_key(upstream_key),
+        upstream, tuple(upstream_models), read_key(upstream_key), embeddings,
     )  # fmt: skip
     service, first, forget = _wait_showing(
         progress, lambda report: runtime.submit(nodes.start_host, options, report)

@@ -46,6 +46,7 @@ def run_host(arguments: argparse.Namespace, output: Output) -> int:
         upstream=arguments.upstream,
         upstream_models=arguments.upstream_model,
         upstream_key=arguments.upstream_key,
+        embeddings=arguments.embeddings,
         limits=Limits(**flags.limits(arguments)),
         progress=progress_bar("Fetching the model"),
     ) as running:

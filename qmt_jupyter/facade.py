@@ -83,6 +83,9 @@ class HostFacts:
 
         return runtime.Pieces(replies)
 
+    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._service.embed(body)
+
     @property
     def peer_id(self) -> str:
         """The host's peer id."""
@@ -126,6 +129,9 @@ class MeshFacts:
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         return runtime.Pieces(lambda: self._mesh.answer(body))
+
+    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._mesh.embed(body)
 
     def __repr__(self) -> str:
         hosts = ", ".join(f"{each.mesh_name} ({each.host_id[-8:]})" for each in self._mesh.links)

@@ -130,6 +130,9 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
     parser.add_argument(
+        "--embeddings", action="store_true", help="have a model that chats make embeddings too"
+    )
+    parser.add_argument(
         "--port", type=int, default=0, metavar="N", help="UDP port (default: a free one)"
     )
 

@@ -55,6 +55,7 @@ class HostOptions:
     upstream: str | None = None
     upstream_models: tuple[str, ...] = ()
     upstream_key: Secret | None = field(default=None, repr=False)
+    embeddings: bool = False
 
 
 def default_name() -> str:
@@ -114,7 +115,13 @@ async def _open_providers(
     if isinstance(model, Provider):
         opened.append(model)
     elif model is not None:
-        engine = Engine(options.slots, options.context, options.gpu_layers, options.threads)
+        engine = Engine(
+            options.slots,
+            options.context,
+            options.gpu_layers,
+            options.threads,
+            options.embeddings,
+        )
         opened.append(await load_provider(model, engine, settings, progress))
 
 
@@ -163,6 +170,12 @@ def chat_body(
     if system is not None:
         conversation.insert(0, {"role": "system", "content": system})
     return request_body(conversation, parameters)
+
+
+def embedding_body(texts: str | Sequence[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """An OpenAI embeddings request; parameters that are None are left out."""
+    given = {key: value for key, value in parameters.items() if value is not None}
+    return {"input": texts if isinstance(texts, str) else list(texts), **given}
 
 
 def request_body(messages: Sequence[Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

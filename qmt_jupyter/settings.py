@@ -40,9 +40,9 @@ class Settings:
         models = os.environ.get("QMT_MODELS")
         named = os.environ.get("QMT_INTERFACES", "")
         return cls(
-            home=Path(home).expanduser() if home else platformdirs.user_data_path("qmt_jupyter"),
+            home=_absolute(home) if home else platformdirs.user_data_path("qmt_jupyter"),
             interfaces=tuple(part.strip() for part in named.split(",") if part.strip()),
-            models=Path(models).expanduser() if models else None,
+            models=_absolute(models) if models else None,
         )
 
     @property
@@ -99,3 +99,8 @@ def write_private(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise HomeNotWritable(f"{path} cannot be written ({error.strerror or error}).") from None
+
+
+def _absolute(path: str) -> Path:
+    # A child process that fetches a model has another working directory.
+    return Path(path).expanduser().absolute()

@@ -251,13 +251,17 @@ class HostLink:
 
     # Asking ----------------------------------------------------------------------------------
 
-    async def ask(self, body: messages.JsonObject) -> AsyncGenerator[messages.Reply, None]:
-        """One chat completion's replies, without beats. Closing the generator cancels it.
+    async def ask(
+        self, body: messages.JsonObject, kind: type[messages.Asked] = messages.Ask
+    ) -> AsyncGenerator[messages.Reply, None]:
+        """One request's replies, without beats. Closing the generator cancels it.
+
+        ``kind`` says what ``body`` asks for: :class:`~.messages.Ask` or :class:`~.messages.Embed`.
 
         Raises a :class:`~qmt_jupyter.errors.Refused`, a
         :class:`~qmt_jupyter.errors.ProviderError` or a :class:`~qmt_jupyter.errors.MeshError`.
         """
-        frame = self._ask_frame(body)
+        frame = self._ask_frame(body, kind)
         await self.connect()
         live = self._live
         assert live is not None
@@ -300,10 +304,10 @@ class HostLink:
                         await channel.abort()
 
     @staticmethod
-    def _ask_frame(body: messages.JsonObject) -> bytes:
+    def _ask_frame(body: messages.JsonObject, kind: type[messages.Asked]) -> bytes:
         try:
-            frame = messages.encode(messages.Ask(id=uuid.uuid4().hex, body=body))
-        except (TypeError, ValueError, OverflowError, RecursionError):
+            frame = messages.encode(kind(id=uuid.uuid4().hex, body=body))
+        except messages.UnsendableError:
             raise RequestInvalid(
                 "The request holds something that JSON cannot.",
                 next_step="Leave out what is not text, and numbers beyond 64 bits.",

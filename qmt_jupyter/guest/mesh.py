@@ -7,13 +7,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelUnknown, NotJoined
+from ..errors import ModelUnknown, NotJoined, ProtocolViolation
 from ..identity import keys
 from ..identity.link import Link
 from ..mesh import addresses
 from ..mesh.locate import DEADLINE
 from ..settings import Settings
 from ..wire import messages
+from ..wire.embeddings import EmbeddingList, texts_of
+from ..wire.exchange import ExchangeError
 from .link import HostLink
 
 
@@ -57,6 +59,8 @@ class GuestMesh:
             {
                 "name": offer.name,
                 "context": offer.context,
+                "chats": offer.chats,
+                "embeds": offer.embeds,
                 "mesh": link.mesh_name,
                 "host": link.host_id,
             }
@@ -68,8 +72,8 @@ class GuestMesh:
         """One entry a host, as plain values."""
         return [link.status() for link in self._links]
 
-    def choose(self, model: str | None) -> HostLink:
-        """The host to ask for ``model`` (None: whatever is offered first).
+    def choose(self, model: str | None, purpose: str = "chats") -> HostLink:
+        """The host to ask for ``model`` (None: whatever is offered first for the ``purpose``).
 
         Raises :class:`~qmt_jupyter.errors.ModelUnknown` or
         :class:`~qmt_jupyter.errors.NotJoined`.
@@ -77,9 +81,13 @@ class GuestMesh:
         if not self._links:
             raise NotJoined("This mesh has been left.")
         for link in self._links:
-            if model is None or any(offer.name == model for offer in link.models):
+            fitting = [offer.name for offer in link.models if getattr(offer, purpose)]
+            if model in fitting or (model is None and (fitting or purpose == "chats")):
                 return link
         offered = ", ".join(dict.fromkeys(entry["name"] for entry in self.models())) or "none"
+        if purpose == "embeds":
+            meant = "that makes embeddings" if model is None else f"{model!r} for embeddings"
+            raise ModelUnknown(f"No host offers a model {meant}; offered: {offered}.")
         raise ModelUnknown(f"No host offers a model {model!r}; offered: {offered}.")
 
     async def answer(
@@ -91,6 +99,18 @@ class GuestMesh:
         async with aclosing(link.ask(body)) as replies:
             async for reply in replies:
                 yield reply
+
+    async def embed(self, body: messages.JsonObject) -> messages.JsonObject:
+        """Embeddings: an OpenAI request in, an OpenAI response out. Raises like a chat."""
+        link = self.choose(body.get("model"), "embeds")
+        vectors = EmbeddingList(texts_of(body))
+        try:
+            async with aclosing(link.ask(body, messages.Embed)) as replies:
+                async for reply in replies:
+                    vectors.add(reply)
+            return vectors.result()
+        except ExchangeError as error:
+            raise ProtocolViolation(f"The host broke the exchange ({error}).") from None
 
     async def close(self) -> None:
         """Leave every host; safe to call twice."""

@@ -99,6 +99,15 @@ PARAMETERS: Mapping[str, Check] = {
 # Asked for by clients as a matter of course; the exchange always streams and counts.
 _IGNORED = ("stream", "stream_options")
 
+MAX_TEXTS = 2048
+EMBEDDING_PARAMETERS: Mapping[str, Check] = {
+    "input": lambda value: isinstance(value, (str, list)),
+    "model": PARAMETERS["model"],
+    "dimensions": _integer(1, 16_384),
+}
+# Vectors travel as 32-bit floats; the guest's side writes them as it was asked to.
+_EMBEDDING_IGNORED = ("encoding_format",)
+
 
 def checked(body: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``body`` with the parameters that a provider may see.
@@ -106,26 +115,58 @@ def checked(body: Mapping[str, Any]) -> dict[str, Any]:
     Parameters that are None count as left out. Raises
     :class:`~qmt_jupyter.errors.RequestInvalid` and names the parameter.
     """
-    request: dict[str, Any] = {}
-    for key, value in body.items():
-        if value is None or key in _IGNORED:
-            continue
-        check = PARAMETERS.get(key)
-        if check is None:
-            raise RequestInvalid(
-                f"The parameter {_shown(key)} is not allowed in a request.",
-                next_step=f"Leave it out; allowed are {', '.join(sorted(PARAMETERS))}.",
-            )
-        if not check(value):
-            raise RequestInvalid(f"The parameter {_shown(key)} has a value that is not allowed.")
-        _require_json(value, key, _MAX_DEPTH)
-        request[key] = value
+    request = _allowed(body, PARAMETERS, _IGNORED)
     if "messages" not in request:
         raise RequestInvalid("The request has no messages.")
     for message in request["messages"]:
         _check_message(message)
     for key in ("tools", "response_format"):
         _require_local_references(request.get(key))
+    return request
+
+
+def checked_embeddings(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for an embeddings request, whose ``input`` becomes a list of texts."""
+    request = _allowed(body, EMBEDDING_PARAMETERS, _EMBEDDING_IGNORED)
+    given = request.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not texts:
+        raise RequestInvalid("The request has no input.", next_step="Give a text, or a list.")
+    if len(texts) > MAX_TEXTS:
+        raise RequestInvalid(
+            f"The request has {len(texts)} texts; {MAX_TEXTS} are allowed.",
+            next_step="Send them in several requests.",
+        )
+    for text in texts:
+        if not isinstance(text, str):
+            # Another model's token numbers would give vectors that mean nothing.
+            raise RequestInvalid(
+                "The input must be text, not token numbers.",
+                next_step="With LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False).",
+            )
+        if not text:
+            raise RequestInvalid("A text of the input is empty.", next_step="Leave it out.")
+    request["input"] = texts
+    return request
+
+
+def _allowed(
+    body: Mapping[str, Any], parameters: Mapping[str, Check], ignored: tuple[str, ...]
+) -> dict[str, Any]:
+    request: dict[str, Any] = {}
+    for key, value in body.items():
+        if value is None or key in ignored:
+            continue
+        check = parameters.get(key)
+        if check is None:
+            raise RequestInvalid(
+                f"The parameter {_shown(key)} is not allowed in a request.",
+                next_step=f"Leave it out; allowed are {', '.join(sorted(parameters))}.",
+            )
+        if not check(value):
+            raise RequestInvalid(f"The parameter {_shown(key)} has a value that is not allowed.")
+        _require_json(value, key, _MAX_DEPTH)
+        request[key] = value
     return request
 
 

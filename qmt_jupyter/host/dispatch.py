@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import (
     Busy,
-    GenerationFailed,
     ModelNotAllowed,
     ModelUnknown,
     RecordsUnwritable,
     Revoked,
 )
-from ..providers.base import Chunk, Model, Provider
-from ..wire.messages import Delta, Done, JsonObject, Queued, Reply, Started, Usage, encoded_size
+from ..providers.base import Model, Provider
+from ..wire.messages import JsonObject, Queued, Reply, Started
 from . import allowlist
 from .account import Account, Grant
-from .lanes import Lanes
+from .guesses import guessed_tokens, guessed_tokens_of_texts
+from .lanes import Lane, Lanes
 from .limits import UNLIMITED, Limits
 from .membership import Member, Register
 from .queue import Ticket
+from .replies import chat_replies, embedding_replies
 from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, REFUSED, REVOKED, STOPPED
-from .usage import OWNER, RequestUsage, UsageBook, whole_count
+from .usage import OWNER, RequestUsage, UsageBook
 
 # Where a model does not say its context, a budget reserves this for an answer without a limit.
 _UNKNOWN_CONTEXT = 4096
-# A careful guess: English takes four bytes a token, Chinese three, and each message a few more.
-_BYTES_PER_TOKEN = 3
-_TOKENS_PER_MESSAGE = 8
-_TOKENS_PER_IMAGE = 1000
 _LEARNING = 0.1
+
+Replies = Callable[[Started, Grant, RequestUsage], AsyncGenerator[Reply, None]]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A request whose parameters are checked, for the model ``name`` of a lane.
+
+    ``prompt`` tokens are guessed, ``wanted`` asked for in the answer (None: not said), ``longest``
+    can be given (0: there is no answer of tokens). ``replies`` has the provider begin.
+    """
+
+    name: str
+    lane: Lane
+    prompt: int
+    wanted: int | None
+    longest: int
+    replies: Replies
 
 
 class Dispatcher:
@@ -56,31 +72,67 @@ class Dispatcher:
         """The models that these limits leave."""
         return tuple(model for model in self._lanes.models if limits.allows(model.name))
 
-    async def answer(
+    def answer(
         self, member: Member | None, body: JsonObject, size: int = 0
     ) -> AsyncGenerator[Reply, None]:
-        """Replies in the exchange's order, deltas without their numbers (they are all 0).
+        """One chat's replies in the exchange's order, numbers left at 0.
 
         ``member`` asks (None: the owner), with a request of ``size`` bytes. Closing the generator
         stops the engine and frees the slot. Raises a :class:`~qmt_jupyter.errors.QmtError`, or
         what the provider did.
         """
+        return self._serve(member, size, lambda: self._chat(member, body))
+
+    def embed(
+        self, member: Member | None, body: JsonObject, size: int = 0
+    ) -> AsyncGenerator[Reply, None]:
+        """The same for embeddings: vectors instead of deltas."""
+        return self._serve(member, size, lambda: self._embedding(member, body))
+
+    def _chat(self, member: Member | None, body: JsonObject) -> _Work:
         request = allowlist.checked(body)
-        limits = member.granted.record.limits if member else UNLIMITED
-        name = self._model(request.pop("model", None), limits)
-        lane, model = self._lanes.find(name)
-        clock, prompt, wanted = time.monotonic(), guessed_tokens(request), _wanted(request)
+        name, lane, model = self._model(request.pop("model", None), member, "chats")
+        wanted = _wanted(request)
+
+        def replies(
+            started: Started, grant: Grant, counted: RequestUsage
+        ) -> AsyncGenerator[Reply, None]:
+            if grant.answer_limit is not None:
+                request.pop("max_completion_tokens", None)
+                request["max_tokens"] = grant.answer_limit
+            return chat_replies(lane.provider.chat(model.name, request), started, grant, counted)
+
+        longest = model.context or max(wanted or 0, _UNKNOWN_CONTEXT)
+        return _Work(name, lane, guessed_tokens(request), wanted, longest, replies)
+
+    def _embedding(self, member: Member | None, body: JsonObject) -> _Work:
+        request = allowlist.checked_embeddings(body)
+        name, lane, model = self._model(request.pop("model", None), member, "embeds")
+        texts = request["input"]
+
+        def replies(
+            started: Started, grant: Grant, counted: RequestUsage
+        ) -> AsyncGenerator[Reply, None]:
+            vectors = lane.provider.embed(model.name, request)
+            return embedding_replies(vectors, texts, started, grant, counted)
+
+        return _Work(name, lane, guessed_tokens_of_texts(texts), 0, 0, replies)
+
+    async def _serve(
+        self, member: Member | None, size: int, checked: Callable[[], _Work]
+    ) -> AsyncGenerator[Reply, None]:
+        work = checked()
+        lane, clock = work.lane, time.monotonic()
         account = member.account if member else self._own
         grant = account.begin(
-            prompt=prompt,
-            wanted=wanted,
-            longest=model.context or max(wanted or 0, _UNKNOWN_CONTEXT),
-            now=clock,
+            prompt=work.prompt, wanted=work.wanted, longest=work.longest, now=clock
         )
         guest = member.membership.guest_id if member else OWNER
-        expected = int(min(grant.answer_limit or self._typical, self._typical))
+        expected = 0
+        if work.longest:
+            expected = int(min(grant.answer_limit or self._typical, self._typical))
         try:
-            ticket = lane.queue.enter(guest, prompt + expected, size, clock)
+            ticket = lane.queue.enter(guest, work.prompt + expected, size, clock)
         except Busy:
             grant.withdraw(clock)
             raise
@@ -88,31 +140,28 @@ class Dispatcher:
             member.membership.membership_id if member else None,
             member.usage if member else self._register.owner,
             grant,
-            name,
+            work.name,
             time.time(),
             clock,
         )
         how = CANCELLED
         try:
-            if grant.answer_limit is not None:
-                request.pop("max_completion_tokens", None)
-                request["max_tokens"] = grant.answer_limit
             try:
                 async for queued in _waited_for(ticket):
                     yield queued
                 # Nobody is served who is not in the books.
                 await counted.recorded
                 started = Started(
-                    id=f"chatcmpl-{uuid.uuid4().hex}", model=name, created=int(time.time())
+                    id=f"chatcmpl-{uuid.uuid4().hex}", model=work.name, created=int(time.time())
                 )
-                chunks = lane.provider.chat(model.name, request)
-                async with aclosing(_replies(chunks, started, grant, counted)) as replies:
+                async with aclosing(work.replies(started, grant, counted)) as replies:
                     async for reply in replies:
                         yield reply
             finally:
                 lane.queue.leave(ticket, time.monotonic(), counted.tokens)
             how = COMPLETED
-            self._typical += _LEARNING * (grant.streamed - self._typical)
+            if work.longest:
+                self._typical += _LEARNING * (grant.streamed - self._typical)
         except (Busy, RecordsUnwritable):
             how = FAILED if counted.has_begun else REFUSED
             raise
@@ -132,61 +181,29 @@ class Dispatcher:
             return REVOKED if isinstance(ended, Revoked) else EXPIRED
         return STOPPED if self.stopping else CANCELLED
 
-    def _model(self, wanted: str | None, limits: Limits) -> str:
-        offered = [model.name for model in self.offered(limits)]
-        if wanted is None and offered:
-            return offered[0]
-        if wanted in offered:
-            return str(wanted)
-        listed = ", ".join(offered) or "none"
+    def _model(
+        self, wanted: str | None, member: Member | None, purpose: str
+    ) -> tuple[str, Lane, Model]:
+        """What answers to a name (None: the first that is for this ``purpose``)."""
+        limits = member.granted.record.limits if member else UNLIMITED
+        offered = [model for model in self.offered(limits) if getattr(model, purpose)]
+        names = [model.name for model in offered]
+        if wanted is None and names:
+            return (names[0], *self._lanes.find(names[0]))
+        if wanted is not None and wanted in names:
+            return (wanted, *self._lanes.find(wanted))
+        listed, what = ", ".join(names) or "none", repr(str(wanted)[:80])
+        if purpose == "embeds":
+            raise ModelUnknown(
+                "The host offers no model that makes embeddings."
+                if wanted is None
+                else f"The host has no model {what} that makes embeddings; it offers {listed}."
+            )
         if limits.models:
             raise ModelNotAllowed(
-                f"The invite does not include a model {str(wanted)[:80]!r}; it includes {listed}."
+                f"The invite does not include a model {what}; it includes {listed}."
             )
-        raise ModelUnknown(f"The host has no model {str(wanted)[:80]!r}; it offers {listed}.")
-
-
-async def _replies(
-    chunks: AsyncGenerator[Chunk, None], started: Started, grant: Grant, counted: RequestUsage
-) -> AsyncGenerator[Reply, None]:
-    """What a provider yields as replies, counted; the answer starts with its first sign of life."""
-    finish_reason = ""
-    settled: Usage | None = None
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if (wait := chunk.get("wait")) is not None:
-                yield Queued(position=0, wait=round(wait, 1))
-                continue
-            known = whole_count(chunk.get("prompt_tokens"))
-            if known is not None:
-                grant.know_prompt(known, time.monotonic())
-            if not counted.has_begun:
-                counted.started(time.monotonic())
-                yield started
-            if known is not None:
-                counted.prompt(known)
-            choices = chunk.get("choices")
-            if choices:
-                if any(_carries(each.get("delta")) for each in choices):
-                    if grant.answer_limit is not None and grant.streamed >= grant.answer_limit:
-                        finish_reason = grant.cut_by
-                        yield Delta(seq=0, choices=[_cut(grant.cut_by)])
-                        break
-                    counted.piece(time.monotonic(), whole_count(chunk.get("tokens")))
-                finish_reason = choices[0].get("finish_reason") or finish_reason
-                if finish_reason == "length" and grant.cut_by != "length":
-                    finish_reason = choices[0]["finish_reason"] = grant.cut_by
-                yield Delta(seq=0, choices=choices)
-            if chunk.get("usage"):
-                settled = Usage(usage=chunk["usage"], timings=chunk.get("timings"))
-    if settled is not None:
-        counted.settle(settled.usage)
-        yield settled
-    elif finish_reason:
-        yield Usage(usage=counted.as_openai())
-    if not finish_reason:
-        raise GenerationFailed("The engine ended the answer without saying why.")
-    yield Done(finish_reason=finish_reason)
+        raise ModelUnknown(f"The host has no model {what}; it offers {listed}.")
 
 
 async def _waited_for(ticket: Ticket) -> AsyncGenerator[Queued, None]:
@@ -204,37 +221,6 @@ async def _waited_for(ticket: Ticket) -> AsyncGenerator[Queued, None]:
         await ticket.changed()
 
 
-def _carries(delta: Any) -> bool:
-    """Whether a delta has anything of the answer, and not just the role."""
-    return bool(delta) and any(value for key, value in delta.items() if key != "role")
-
-
-def _cut(reason: str) -> JsonObject:
-    return {"index": 0, "delta": {}, "finish_reason": reason}
-
-
 def _wanted(request: dict[str, Any]) -> int | None:
     asked = [request[k] for k in ("max_completion_tokens", "max_tokens") if k in request]
     return min(asked) if asked else None
-
-
-def guessed_tokens(request: dict[str, Any]) -> int:
-    """How many tokens a request's prompt may have: rather too many than too few."""
-    size = images = 0
-    for message in request["messages"]:
-        content = message.get("content")
-        if isinstance(content, str):
-            size += len(content.encode("utf-8", "replace"))
-        elif isinstance(content, list):
-            for part in content:
-                if part["type"] == "text":
-                    size += len(part["text"].encode("utf-8", "replace"))
-                else:
-                    images += 1
-        if message.get("tool_calls"):
-            size += encoded_size(message)
-    for name in ("tools", "response_format"):
-        if name in request:
-            size += encoded_size({name: request[name]})
-    messages = len(request["messages"]) + 2
-    return size // _BYTES_PER_TOKEN + messages * _TOKENS_PER_MESSAGE + images * _TOKENS_PER_IMAGE

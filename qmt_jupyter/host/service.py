@@ -22,6 +22,7 @@ from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection, Endpoint
 from ..providers.base import Provider
 from ..settings import Settings
 from ..wire import messages
+from ..wire.embeddings import EmbeddingList, texts_of
 from . import records
 from .dispatch import Dispatcher
 from .granting import ReachFile, Terms, sign_invite
@@ -267,15 +268,35 @@ class HostService:
 
     # Requests --------------------------------------------------------------------------------
 
-    async def answer(self, body: messages.JsonObject) -> AsyncGenerator[messages.Reply, None]:
+    def _respond(
+        self, member: Member, asked: messages.Asked, size: int
+    ) -> AsyncGenerator[messages.Reply, None]:
+        if isinstance(asked, messages.Embed):
+            return self._dispatcher.embed(member, asked.body, size)
+        return self._dispatcher.answer(member, asked.body, size)
+
+    def answer(self, body: messages.JsonObject) -> AsyncGenerator[messages.Reply, None]:
         """The owner's own request, through the same checks and the same queue as any guest's."""
+        return self._owners(self._dispatcher.answer(None, body))
+
+    async def embed(self, body: messages.JsonObject) -> messages.JsonObject:
+        """The owner's own embeddings, as an OpenAI response."""
+        vectors = EmbeddingList(texts_of(body))
+        async with aclosing(self._owners(self._dispatcher.embed(None, body))) as replies:
+            async for reply in replies:
+                vectors.add(reply)
+        return vectors.result()
+
+    async def _owners(
+        self, replies: AsyncGenerator[messages.Reply, None]
+    ) -> AsyncGenerator[messages.Reply, None]:
         stopped = Stopped("This host has been stopped.", next_step="Run %qmt_host again.")
         task = asyncio.current_task()
         if self._stopped or task is None:
             raise stopped
         self._own.add(task)
         try:
-            async with aclosing(self._dispatcher.answer(None, body)) as replies:
+            async with aclosing(replies):
                 async for reply in replies:
                     yield reply
         except asyncio.CancelledError:
@@ -287,7 +308,9 @@ class HostService:
 
     def _offer(self, member: Member) -> list[messages.ModelOffer]:
         return [
-            messages.ModelOffer(name=model.name, context=model.context)
+            messages.ModelOffer(
+                name=model.name, context=model.context, chats=model.chats, embeds=model.embeds
+            )
             for model in self._dispatcher.offered(member.granted.record.limits)
         ]
 
@@ -300,7 +323,7 @@ class HostService:
             if len(self._sessions) >= MAX_CONNECTIONS:
                 connection.close(CLOSE_REFUSED, Busy.code)
                 continue
-            session = Session(connection, self._admit, self._offer, self._dispatcher.answer)
+            session = Session(connection, self._admit, self._offer, self._respond)
             task = asyncio.ensure_future(self._serve(session, connection))
             self._sessions[session] = task
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 # A greeting and the endpoint key that the connection proved, to a member; raises a QmtError.
 Admit = Callable[[messages.Greeting, bytes], Awaitable[Member]]
-Answer = Callable[[Member, messages.JsonObject, int], AsyncGenerator[messages.Reply, None]]
+Answer = Callable[[Member, messages.Asked, int], AsyncGenerator[messages.Reply, None]]
 Offer = Callable[[Member], list[messages.ModelOffer]]
 
 
@@ -248,7 +248,7 @@ class Session:
             else:
                 await channel.abort()
 
-    async def _read_ask(self, channel: Channel) -> tuple[messages.Ask, int] | None:
+    async def _read_ask(self, channel: Channel) -> tuple[messages.Asked, int] | None:
         with anyio.move_on_after(_ASK_DEADLINE):
             async with self._reading:
                 payload = await channel.receive()
@@ -256,7 +256,7 @@ class Session:
                     return None
                 try:
                     frames.require_modest_shape(payload)
-                    return messages.decode_ask(payload), len(payload)
+                    return messages.decode_asked(payload), len(payload)
                 except FrameError as error:
                     raise ProtocolViolation(f"The request cannot be read ({error}).") from None
         raise Busy(f"The request did not arrive within {_ASK_DEADLINE:g} s.", retry_after=5.0)
@@ -269,18 +269,14 @@ class Session:
             request.cancel()
 
     async def _reply(
-        self, ask: messages.Ask, size: int, channel: Channel, writer: exchange.ReplyWriter
+        self, ask: messages.Asked, size: int, channel: Channel, writer: exchange.ReplyWriter
     ) -> None:
         if self.member is None:
             raise MembershipEnded("The host does not know this membership.")
         self.member.require_live(time.time())
-        async with contextlib.aclosing(self._answer(self.member, ask.body, size)) as replies:
+        async with contextlib.aclosing(self._answer(self.member, ask, size)) as replies:
             async for reply in replies:
-                now = time.monotonic()
-                if not isinstance(reply, messages.Delta):
-                    channel.post(writer.frame(reply, now))
-                    continue
-                frame = writer.delta(reply.choices, now)
+                frame = self._frame(reply, writer)
                 if len(frame) > frames.REPLY_LIMIT:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
                 channel.post(frame)
@@ -289,6 +285,18 @@ class Session:
                         await channel.drain()
                     if patience.cancelled_caught:
                         raise _Unread
+
+    @staticmethod
+    def _frame(reply: messages.Reply, writer: exchange.ReplyWriter) -> bytes:
+        now = time.monotonic()
+        try:
+            if isinstance(reply, messages.Delta):
+                return writer.delta(reply.choices, now)
+            if isinstance(reply, messages.Vector):
+                return writer.vector(reply.index, reply.values, now)
+            return writer.frame(reply, now)
+        except messages.UnsendableError:
+            raise GenerationFailed("The model gave something that cannot be sent.") from None
 
     def _fail(self, running: _Running, error: QmtError) -> None:
         if running.writer.ended:

@@ -146,6 +146,7 @@ class QmtMagics(Magics):
             upstream=options.upstream,
             upstream_models=options.upstream_model,
             upstream_key=options.upstream_key,
+            embeddings=options.embeddings,
             limits=Limits(**flags.limits(options)),
             progress=self._progress(),
         )

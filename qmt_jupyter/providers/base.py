@@ -1,16 +1,19 @@
 """What every provider promises to the host.
 
 A provider lists its models, says how many requests it runs side by side, and turns one
-chat-completion request into a stream of OpenAI chunks. The host has checked the request's
-parameters before it gets here; a provider adds nothing of the guest's to its own configuration.
+chat-completion request into a stream of OpenAI chunks, or some texts into embeddings. The host
+has checked the request's parameters before it gets here; a provider adds nothing of the guest's to
+its own configuration.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ..errors import RequestInvalid
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` in OpenAI's shape. The last one of a stream has ``usage``."""
@@ -18,10 +21,29 @@ Chunk = dict[str, Any]
 
 @dataclass(frozen=True)
 class Model:
-    """A model as guests see it: its public name and its context in tokens (None: unknown)."""
+    """A model as guests see it: its public name and its context in tokens (None: unknown).
+
+    ``chats`` and ``embeds`` say which of :meth:`Provider.chat` and :meth:`Provider.embed` it is
+    for; both where that is not known.
+    """
 
     name: str
     context: int | None = None
+    chats: bool = True
+    embeds: bool = False
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vector of text number ``index``.
+
+    ``prompt_tokens`` is what the texts so far had in all, this one included; None where that is
+    known at the end or never.
+    """
+
+    index: int
+    vector: Sequence[float]
+    prompt_tokens: int | None = None
 
 
 class Provider(abc.ABC):
@@ -68,6 +90,21 @@ class Provider(abc.ABC):
         :class:`~qmt_jupyter.errors.PromptTooLong` or a
         :class:`~qmt_jupyter.errors.ProviderError`.
         """
+
+    async def embed(
+        self,
+        model: str,
+        request: Mapping[str, Any],  # noqa: ARG002  (for those who make some)
+    ) -> AsyncGenerator[Embedding | Chunk, None]:
+        """Turn each text of ``request["input"]`` (a list of them) into a vector.
+
+        Only for models that say ``embeds``. ``request`` may have ``dimensions``; who cannot shorten
+        vectors refuses it. ``{"choices": []}`` says that the work begins; one that has to wait says
+        so as in :meth:`chat`. Closing the generator stops the engine at the next text. Raises like
+        :meth:`chat`.
+        """
+        raise RequestInvalid(f"The model {model[:80]!r} makes no embeddings.")
+        yield Embedding(0, ())  # what makes this a generator
 
     async def aclose(self) -> None:  # noqa: B027  (an engine without resources has none to free)
         """Free the engine. Running streams end first; safe to call twice."""

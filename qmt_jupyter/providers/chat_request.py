@@ -115,6 +115,8 @@ def refused_by_engine(refusal: Mapping[str, Any]) -> QmtError:
     if kind == "exceed_context_size_error":
         tokens, context = refusal.get("n_prompt_tokens"), refusal.get("n_ctx")
         return PromptTooLong(f"The prompt has {tokens} tokens, and the context holds {context}.")
+    if "too large to process" in said:
+        return PromptTooLong("A text has more tokens than the model's context holds.")
     if kind in ("invalid_request_error", "not_supported_error", "not_found_error"):
         return RequestInvalid(f"The model cannot take this request: {said}")
     return GenerationFailed("The engine could not go on with the answer.")

@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from ..errors import ModelUnknown, RequestInvalid
-from .base import Chunk, Model, Provider
+from .base import Chunk, Embedding, Model, Provider
 
 MODEL = "echo"
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 # Without a delay the loop gets a turn after this many pieces, or nothing else would run.
 _PIECES_PER_TURN = 16
@@ -43,7 +44,7 @@ class Echo(Provider):
 
     @property
     def models(self) -> tuple[Model, ...]:
-        return (Model(MODEL),)
+        return (Model(MODEL, embeds=True),)
 
     @property
     def slots(self) -> int:
@@ -102,6 +103,28 @@ class Echo(Provider):
                 self.completed += 1
             else:
                 self.cancelled += 1
+
+    async def embed(
+        self, model: str, request: Mapping[str, Any]
+    ) -> AsyncGenerator[Embedding | Chunk, None]:
+        """The vector of a text: how often it has each letter, by the 26 of the alphabet."""
+        if model != MODEL:
+            raise ModelUnknown(f"There is no model {model!r} here.")
+        tokens = 0
+        self.running += 1
+        ended = False
+        try:
+            yield {"choices": []}
+            for index, text in enumerate(request["input"]):
+                await asyncio.sleep(self._delay)
+                tokens += len(_PIECE.findall(text))
+                lower = text.lower()
+                yield Embedding(index, [lower.count(letter) for letter in _ALPHABET], tokens)
+            ended = True
+        finally:
+            self.running -= 1
+            self.completed += ended
+            self.cancelled += not ended
 
     def _pieces(self, words: list[str], limit: int | None) -> tuple[Iterator[str], str]:
         if self._repeat and limit is not None and words:

@@ -36,6 +36,8 @@ _MOST_KEYS = 1 << 16
 _LONGEST_STRING = 1 << 24
 _LONGEST_LAYER_LIST = 4096
 
+_POOLING = (1, 2, 3)  # mean, first token, last token; 0 is none, 4 ranks
+
 _KV_BYTES = 2  # the engine keeps keys and values as 16-bit floats
 
 
@@ -45,13 +47,15 @@ class GgufHead:
 
     ``context`` is the length in tokens that the model was trained for. ``kv_bytes_per_token`` is
     what one token of context occupies in the engine; None for architectures whose cache is not a
-    plain one (sliding windows, latent attention, recurrent layers).
+    plain one (sliding windows, latent attention, recurrent layers). ``is_embedding``: the model
+    was made for embeddings, and does not chat.
     """
 
     size: int
     architecture: str | None
     context: int | None
     kv_bytes_per_token: int | None
+    is_embedding: bool = False
 
 
 def read_head(path: Path) -> GgufHead:
@@ -107,6 +111,7 @@ def _head(path: Path, file: BinaryIO, size: int) -> GgufHead:
         architecture=architecture,
         context=context if isinstance(context, int) and context > 0 else None,
         kv_bytes_per_token=_kv_bytes_per_token(architecture, found),
+        is_embedding=found.get(f"{architecture}.pooling_type") in _POOLING,
     )
 
 

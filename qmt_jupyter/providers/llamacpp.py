@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,18 +22,22 @@ from ..errors import (
     ModelNotLoaded,
     ModelUnknown,
     OptionInvalid,
+    RequestInvalid,
     Stopped,
 )
 from ..harmless import printable
-from .base import Chunk, Model, Provider
+from .base import Chunk, Embedding, Model, Provider
 from .chat_request import engine_request, raised_by_engine, refused_by_engine
 from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus
+from .embedding_request import EngineCall, embed_each, embedding_body
 from .generation import Generation
 from .gguf import GgufHead, read_head
 from .memory import available_memory, require_memory
 from .model_files import ModelFile
 
 DEFAULT_CONTEXT = 4096
+# A text to be embedded is taken in one step, whose memory grows with it.
+_EMBEDDING_CONTEXT = 2048
 _LEAST_CONTEXT = 256  # the engine rounds a slot's context up to a multiple of this
 _MOST_SLOTS = 64
 
@@ -84,12 +90,15 @@ class LlamaCpp(Provider):
         context: int | None = None,
         gpu_layers: int | None = None,
         threads: int | None = None,
+        embeddings: bool = False,
     ) -> LlamaCpp:
         """Load a model, in a thread.
 
         ``slots`` requests run side by side, each with ``context`` tokens for prompt and answer
         (None: 4096, or what the model was trained for where that is less). ``gpu_layers`` go to
         the GPU (None: as many as fit). ``threads`` compute on the CPU (None: one per core).
+        With ``embeddings`` a model that chats makes embeddings too, of texts of up to ``context``
+        tokens (None: 2048); one that was made for them does so anyway.
 
         Raises :class:`~qmt_jupyter.errors.OptionInvalid`,
         :class:`~qmt_jupyter.errors.ModelFileMissing`,
@@ -101,7 +110,10 @@ class LlamaCpp(Provider):
         _check("context", context, _LEAST_CONTEXT, None)
         _check("gpu_layers", gpu_layers, 0, None)
         _check("threads", threads, 1, 512)
-        return cls(await asyncio.to_thread(_load, file, slots, context, gpu_layers, threads), slots)
+        loaded = await asyncio.to_thread(
+            _load, file, slots, context, gpu_layers, threads, embeddings
+        )
+        return cls(loaded, slots)
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -120,9 +132,44 @@ class LlamaCpp(Provider):
         return self._notices
 
     async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        self._require(model)
+        if not self._model.chats:
+            raise RequestInvalid(f"{self._model.name} makes embeddings; it does not chat.")
+        body = engine_request(request, context=self._model.context or DEFAULT_CONTEXT)
+        async with aclosing(self._run(_chat, body)) as chunks:
+            async for chunk in chunks:
+                yield self._public(chunk)
+
+    async def embed(
+        self, model: str, request: Mapping[str, Any]
+    ) -> AsyncGenerator[Embedding | Chunk, None]:
+        self._require(model)
+        if not self._model.embeds:
+            raise RequestInvalid(
+                f"{self._model.name} makes no embeddings.",
+                next_step="Its host would have to share it with --embeddings.",
+            )
+        if request.get("dimensions") is not None:
+            raise RequestInvalid(
+                f"The vectors of {self._model.name} have one length only.",
+                next_step="Leave out dimensions.",
+            )
+        tokens = 0
+        body = embedding_body(request["input"])
+        async with aclosing(self._run(embed_each, body)) as chunks:
+            async for chunk in chunks:
+                if "vector" not in chunk:
+                    yield {"choices": []}
+                    continue
+                tokens += chunk["prompt_tokens"]
+                yield Embedding(chunk["index"], chunk["vector"], tokens)
+
+    def _require(self, model: str) -> None:
         if model != self._model.name:
             raise ModelUnknown(f"There is no model {printable(model, 80)!r} here.")
-        body = engine_request(request, context=self._model.context or DEFAULT_CONTEXT)
+
+    async def _run(self, ask: EngineCall, body: bytes) -> AsyncGenerator[Chunk, None]:
+        """Have the engine do one thing, in a slot."""
         await self._free.acquire()
         server = self._server
         if server is None:
@@ -134,9 +181,7 @@ class LlamaCpp(Provider):
             self._running.discard(generation)
             self._free.release()
 
-        generation = Generation(
-            server.handle_chat_completions, body, asyncio.get_running_loop(), on_end
-        )
+        generation = Generation(partial(ask, server), body, asyncio.get_running_loop(), on_end)
         del server
         self._running.add(generation)
         generation.start()
@@ -145,7 +190,7 @@ class LlamaCpp(Provider):
             while ready := await generation.pieces():
                 began = True
                 for chunk in ready:
-                    yield self._public(chunk)
+                    yield chunk
             if generation.complete:
                 return
             if self._server is None:
@@ -190,6 +235,10 @@ class LlamaCpp(Provider):
             await asyncio.to_thread(last_reference.clear)
 
 
+def _chat(server: Any, body: bytes, on_piece: Callable[[bytes], bool]) -> None:
+    server.handle_chat_completions(body, on_piece)
+
+
 def _check(option: str, value: int | None, least: int, most: int | None) -> None:
     if value is None:
         return
@@ -199,13 +248,20 @@ def _check(option: str, value: int | None, least: int, most: int | None) -> None
 
 
 def _load(
-    file: ModelFile, slots: int, context: int | None, gpu_layers: int | None, threads: int | None
+    file: ModelFile,
+    slots: int,
+    context: int | None,
+    gpu_layers: int | None,
+    threads: int | None,
+    embeddings: bool,
 ) -> _Loaded:
     head = read_head(file.path)
+    embeds = embeddings or head.is_embedding
     engine = require_engine()
     devices = engine.get_device_info()
     notices = []
-    per_slot = context or min(DEFAULT_CONTEXT, head.context or DEFAULT_CONTEXT)
+    usual = _EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT
+    per_slot = context or min(usual, head.context or usual)
     if head.context is not None and per_slot > head.context:
         notices.append(
             f"{file.public_name} was trained for {head.context} tokens: its context is that, "
@@ -225,7 +281,12 @@ def _load(
     params.n_parallel = slots
     params.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
     params.cpuparams.n_threads = threads or usable_cpus() or -1
-    if not gpus:
+    if embeds:
+        params.embedding = True
+        params.n_batch = params.n_ubatch = per_slot
+        if not head.is_embedding:
+            params.pooling_type = engine.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif not gpus:
         step = _cpu_step(head, params.cpuparams.n_threads)
         params.n_batch = params.n_ubatch = step
     params.cache_ram_mib = _PROMPT_CACHE_MIB
@@ -246,7 +307,8 @@ def _load(
     phrase = device_phrase(devices, threads=used, gpu_layers=params.n_gpu_layers)
     if (notice := idle_gpu_notice(devices)) is not None:
         notices.append(notice)
-    return _Loaded(server, Model(file.public_name, per_slot), phrase, tuple(notices))
+    model = Model(file.public_name, per_slot, chats=not head.is_embedding, embeds=embeds)
+    return _Loaded(server, model, phrase, tuple(notices))
 
 
 def require_engine() -> Any:

@@ -30,13 +30,15 @@ class Engine:
     """How the local engine is set up; None leaves the choice to the engine.
 
     ``slots`` requests run side by side, each with ``context`` tokens; ``gpu_layers`` of the
-    model are put on the GPU; ``threads`` compute on the CPU.
+    model are put on the GPU; ``threads`` compute on the CPU; ``embeddings`` are made by a model
+    that chats, too.
     """
 
     slots: int = 4
     context: int | None = None
     gpu_layers: int | None = None
     threads: int | None = None
+    embeddings: bool = False
 
 
 async def load_provider(
@@ -62,6 +64,7 @@ async def load_provider(
         context=engine.context,
         gpu_layers=engine.gpu_layers,
         threads=engine.threads,
+        embeddings=engine.embeddings,
     )
 
 

@@ -10,28 +10,28 @@ import asyncio
 import fnmatch
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 
 from ..errors import (
-    Busy,
     GenerationFailed,
     ModelUnknown,
     OptionInvalid,
-    PromptTooLong,
     QmtError,
     RequestInvalid,
-    UpstreamRefused,
     UpstreamUnreachable,
 )
 from ..harmless import printable
-from .base import Chunk, Model, Provider
+from .base import Chunk, Embedding, Model, Provider
 from .secret import Scrubbing, Secret
-from .upstream_events import UpstreamError, chunk_of, error_text
+from .upstream_events import UpstreamError, chunk_of, error_text, vectors_of
+from .upstream_refusals import is_connection_problem, refusal, retry_after, unwilling
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 300.0
@@ -40,19 +40,20 @@ _FIRST_PAUSE = 0.5
 # An upstream that asks for more patience than this is a failure that says when to come back.
 _LONGEST_WAIT = 120.0
 _MOST_MODELS = 256
+_TEXTS_AT_ONCE = 64
+_LONGEST_VECTORS = 16 * 1024 * 1024
 
 # What the client is made of, and logs by itself.
 _LOGGING = ("openai", "httpx", "httpcore", "h11", "h2", "hpack")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-class _TryAgain(Exception):
+@dataclass(frozen=True)
+class _TryAgain:
     """The upstream did not take the request this time; ``after`` seconds make sense to wait."""
 
-    def __init__(self, error: QmtError, after: float | None) -> None:
-        super().__init__(error.sentence)
-        self.error = error
-        self.after = after
+    error: QmtError
+    after: float | None
 
 
 class Upstream(Provider):
@@ -131,23 +132,62 @@ class Upstream(Provider):
         return ()
 
     async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        self._require(model)
+        async with aclosing(self._tried(lambda: self._chunks(model, request))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def embed(
+        self, model: str, request: Mapping[str, Any]
+    ) -> AsyncGenerator[Embedding | Chunk, None]:
+        self._require(model)
+        texts, tokens = request["input"], 0
+        for begin in range(0, len(texts), _TEXTS_AT_ONCE):
+            batch = {**request, "input": texts[begin : begin + _TEXTS_AT_ONCE]}
+            async with aclosing(self._tried(partial(self._vectors, model, batch))) as answers:
+                async for answer in answers:
+                    if "vectors" not in answer:
+                        yield answer
+                        continue
+                    vectors, counted = answer["vectors"], answer["prompt_tokens"]
+                    tokens += counted or 0
+                    for index, vector in enumerate(vectors, begin):
+                        # What a part of a batch took is not known.
+                        whole = counted is not None and index == begin + len(vectors) - 1
+                        yield Embedding(index, vector, tokens if whole else None)
+
+    def _require(self, model: str) -> None:
         if model not in [each.name for each in self._models]:
             raise ModelUnknown(f"There is no model {printable(model, 80)!r} here.")
-        for attempt in range(_TRIES):
+
+    async def _tried(
+        self, attempt: Callable[[], AsyncGenerator[Chunk, None]]
+    ) -> AsyncGenerator[Chunk, None]:
+        """What an attempt yields; one that failed before it did is made again."""
+        for number in range(_TRIES):
             async for waiting in self._until_it_may():
                 yield waiting
+            problem: QmtError | _TryAgain
+            began = False
             try:
-                async with aclosing(self._stream(model, request)) as chunks:
+                async with aclosing(attempt()) as chunks:
                     async for chunk in chunks:
+                        began = True
                         yield chunk
                 return
-            except _TryAgain as failed:
-                reason, after = failed.error, failed.after
-            if attempt == _TRIES - 1 or (after or 0) > _LONGEST_WAIT:
-                # The last try is no part of the error's past.
-                reason.__context__ = None
-                raise reason
-            pause = after or _FIRST_PAUSE * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311
+            except QmtError as error:
+                problem = error
+            except Exception as error:
+                problem = self._problem(error, began)
+            # Raised out here without a past: none of the frames that saw the upstream's words or
+            # the key hang on to it, nor does an earlier try.
+            reason = problem.error if isinstance(problem, _TryAgain) else problem
+            reason.__context__ = None
+            after = problem.after if isinstance(problem, _TryAgain) else None
+            final = not isinstance(problem, _TryAgain) or number == _TRIES - 1
+            if final or (after or 0) > _LONGEST_WAIT:
+                raise reason.with_traceback(None)
+            pause = after or _FIRST_PAUSE * 2**number * random.uniform(0.75, 1.25)  # noqa: S311
             self._not_before = max(self._not_before, time.monotonic() + pause)
 
     async def _until_it_may(self) -> AsyncGenerator[Chunk, None]:
@@ -156,41 +196,40 @@ class Upstream(Provider):
             yield {"choices": [], "wait": left}
             await asyncio.sleep(min(left, 1.0))
 
-    async def _stream(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """One try. Raises :class:`_TryAgain`, or a :class:`~qmt_jupyter.errors.QmtError`."""
+    async def _chunks(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         body = {**request, "model": model, "stream": True}
         if self._takes_stream_options:
             body["stream_options"] = {"include_usage": True}
-        problem: Exception | None = None
-        began = False
-        try:
-            async with (
-                self._client.chat.completions.with_streaming_response.create(
-                    model=model, messages=[], stream=True, extra_body=body
-                ) as response,
-                aclosing(_chunks(response)) as chunks,
-            ):
-                async for chunk in chunks:
-                    began = True
+        async with self._client.chat.completions.with_streaming_response.create(
+            model=model, messages=[], stream=True, extra_body=body
+        ) as response:
+            async for line in response.iter_lines():
+                chunk = chunk_of(line)
+                if chunk is not None:
                     yield chunk
-        except QmtError as error:
-            problem = error
-        except Exception as error:
-            problem = self._problem(error, began)
-        # Raised out here without a past: none of the frames that saw the upstream's words or the
-        # key hang on to it.
-        if problem is not None:
-            problem.__context__ = None
-            raise problem.with_traceback(None)
 
-    def _problem(self, error: Exception, began: bool) -> Exception:
+    async def _vectors(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        """One batch's ``vectors``, and its ``prompt_tokens`` where the upstream counts."""
+        data = bytearray()
+        async with self._client.embeddings.with_streaming_response.create(
+            model=model, input=[], encoding_format="float", extra_body=dict(request)
+        ) as response:
+            async for piece in response.iter_bytes():
+                data += piece
+                if len(data) > _LONGEST_VECTORS:
+                    raise GenerationFailed("The upstream sent embeddings that are too large.")
+        count = len(request["input"])
+        vectors, tokens = await asyncio.to_thread(vectors_of, bytes(data), count)
+        yield {"vectors": vectors, "prompt_tokens": tokens}
+
+    def _problem(self, error: Exception, began: bool) -> QmtError | _TryAgain:
         """What went wrong, in our words and without the key."""
         if self._closed:
             return GenerationFailed("The host has closed this upstream.")
         if isinstance(error, UpstreamError):
             return GenerationFailed(f"The upstream failed{self._said(str(error))}.")
         status = getattr(error, "status_code", None)
-        if began or (status is None and not _is_connection_problem(error)):
+        if began or (status is None and not is_connection_problem(error)):
             return GenerationFailed("The upstream broke off the answer.")
         if status is None:
             return _TryAgain(UpstreamUnreachable(f"{self._host} could not be reached."), None)
@@ -199,8 +238,8 @@ class Upstream(Provider):
             self._takes_stream_options = False
             return _TryAgain(RequestInvalid(f"The upstream refused the request{said}."), 0.01)
         if status == 429 or status >= 500:
-            wait = _retry_after(error)
-            return _TryAgain(_unwilling(self._host, status, wait), wait)
+            wait = retry_after(error)
+            return _TryAgain(unwilling(self._host, status, wait), wait)
         return refusal(self._host, status, said)
 
     def _said(self, text: str) -> str:
@@ -213,13 +252,6 @@ class Upstream(Provider):
             await self._client.close()
             if self._scrubbing is not None:
                 self._scrubbing.remove()
-
-
-async def _chunks(response: Any) -> AsyncGenerator[Chunk, None]:
-    async for line in response.iter_lines():
-        chunk = chunk_of(line)
-        if chunk is not None:
-            yield chunk
 
 
 def _require_url(url: str) -> None:
@@ -303,7 +335,9 @@ async def _models_of(client: Any, url: str, key: Secret | None) -> list[Model]:
         name = getattr(each, "id", None)
         if isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable():
             context = getattr(each, "max_model_len", None) or getattr(each, "context_length", None)
-            models.append(Model(name, context if isinstance(context, int) else None))
+            known = context if isinstance(context, int) else None
+            # Nothing in the list says what a model is for; the upstream will.
+            models.append(Model(name, known, embeds=True))
     return models
 
 
@@ -323,35 +357,3 @@ def _shared(offered: list[Model], patterns: Sequence[str]) -> tuple[Model, ...]:
             next_step="Correct --upstream-model.",
         )
     return tuple(chosen)
-
-
-def _is_connection_problem(error: Exception) -> bool:
-    # The client's own kind, and that of the HTTP library below it.
-    kinds = {"APIConnectionError", "TransportError"}
-    return any(cls.__name__ in kinds for cls in type(error).__mro__)
-
-
-def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < 1e6 else None
-
-
-def _unwilling(host: str, status: int, wait: float | None) -> QmtError:
-    if status == 429:
-        return Busy(f"The upstream {host} takes no more requests now.", retry_after=wait or 30.0)
-    return UpstreamUnreachable(f"The upstream {host} failed (status {status}).", retry_after=wait)
-
-
-def refusal(host: str, status: int, said: str) -> QmtError:
-    """What a refusal by the upstream means to who asked; ``said`` is scrubbed already."""
-    if status in (401, 403):
-        return UpstreamRefused(f"The upstream {host} does not accept the host's key.")
-    if status in (400, 413, 422):
-        if "context" in said and ("length" in said or "maximum" in said):
-            return PromptTooLong("The prompt does not fit the upstream model's context.")
-        return RequestInvalid(f"The upstream cannot take this request{said}.")
-    return UpstreamRefused(f"The upstream {host} refused (status {status}){said}.")

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server streams: server-sent events whose data are chunks. Pure."""
+"""What an OpenAI-compatible server sends: events whose data are chunks, and vectors. Pure."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def error_text(body: Any) -> str:
         elif isinstance(body, list) and body:
             body = body[0]
     return body if isinstance(body, str) else ""
+
+
+def vectors_of(data: bytes, count: int) -> tuple[list[list[float]], int | None]:
+    """The vectors of ``count`` texts in their order, and how many tokens these had, if it says so.
+
+    Raises :class:`~qmt_jupyter.errors.GenerationFailed`.
+    """
+    try:
+        answer = json.loads(data)
+        found = {each["index"]: each["embedding"] for each in answer["data"]}
+        vectors = [found[index] for index in range(count)]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        raise GenerationFailed("The upstream sent what are no embeddings.") from None
+    usage = answer.get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return vectors, tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None

@@ -12,7 +12,7 @@ import enum
 from typing import Any
 
 from . import messages
-from .messages import Beat, Delta, Done, Failed, Queued, Reply, Started, Usage
+from .messages import Beat, Delta, Done, Failed, Queued, Reply, Started, Usage, Vector
 
 BEAT_INTERVAL = 1.0
 SILENCE_LIMIT = 3.0
@@ -48,6 +48,10 @@ class RequestState(enum.Enum):
 _BEFORE_START = (RequestState.ASKED, RequestState.QUEUED)
 
 
+def _kind(piece: Delta | Vector) -> str:
+    return type(piece).__name__.lower()
+
+
 class RequestFlow:
     """Checks the order of one request's replies and tells when the host has gone silent.
 
@@ -72,8 +76,8 @@ class RequestFlow:
             raise ExchangeError("a reply after the last one")
         if isinstance(reply, Beat):
             return True
-        if isinstance(reply, Delta):
-            return self._delta(reply)
+        if isinstance(reply, (Delta, Vector)):
+            return self._numbered(reply)
         if isinstance(reply, Queued):
             self._require(_BEFORE_START, reply)
             self.state = RequestState.QUEUED
@@ -92,15 +96,15 @@ class RequestFlow:
             self.state = RequestState.ENDED
         return True
 
-    def _delta(self, delta: Delta) -> bool:
-        self._require((RequestState.STARTED,), delta)
-        if delta.seq <= self.sequence:
+    def _numbered(self, piece: Delta | Vector) -> bool:
+        self._require((RequestState.STARTED,), piece)
+        if piece.seq <= self.sequence:
             return False
-        if delta.seq != self.sequence + 1:
-            raise ExchangeError(f"delta {delta.seq} after {self.sequence}")
+        if piece.seq != self.sequence + 1:
+            raise ExchangeError(f"{_kind(piece)} {piece.seq} after {self.sequence}")
         if self.used:
-            raise ExchangeError("a delta after the usage")
-        self.sequence = delta.seq
+            raise ExchangeError(f"a {_kind(piece)} after the usage")
+        self.sequence = piece.seq
         return True
 
     def _require(self, states: tuple[RequestState, ...], reply: Reply) -> None:
@@ -132,6 +136,10 @@ class ReplyWriter:
     def delta(self, choices: list[dict[str, Any]], now: float) -> bytes:
         """The next piece, as a frame."""
         return self.frame(Delta(seq=self._flow.sequence + 1, choices=choices), now)
+
+    def vector(self, index: int, values: bytes, now: float) -> bytes:
+        """The next embedding, as a frame."""
+        return self.frame(Vector(seq=self._flow.sequence + 1, index=index, values=values), now)
 
     def frame(self, reply: Reply, now: float) -> bytes:
         """Any reply, as a frame; ExchangeError if it may not be sent now."""

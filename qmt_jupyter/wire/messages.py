@@ -15,11 +15,14 @@ from .frames import FrameError, frame
 
 ALPN = b"qmt/1"
 VERSION = 1
+MOST_DIMENSIONS = 16_384
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 JsonObject = dict[str, Any]
+RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9-]+$")]
+Floats = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4 * MOST_DIMENSIONS)]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
@@ -27,10 +30,15 @@ class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
 
 
 class ModelOffer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model that the host offers: its name, and its context in tokens (None: unknown)."""
+    """A model that the host offers: its name, and its context in tokens (None: unknown).
+
+    ``chats`` and ``embeds`` say what it can be asked for.
+    """
 
     name: Name
     context: Count | None = None
+    chats: bool = True
+    embeds: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,9 +128,16 @@ class Ask(Message, frozen=True, tag="ask"):
     ``after`` is the last sequence number that the guest has of this request; 0 begins it.
     """
 
-    id: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9-]+$")]
+    id: RequestId
     body: JsonObject
     after: Count = 0
+
+
+class Embed(Message, frozen=True, tag="embed"):
+    """Embeddings of some texts: ``body`` is an OpenAI embeddings request."""
+
+    id: RequestId
+    body: JsonObject
 
 
 # Request stream, host to guest ----------------------------------------------------------------
@@ -153,6 +168,17 @@ class Delta(Message, frozen=True, tag="delta"):
     choices: list[JsonObject]
 
 
+class Vector(Message, frozen=True, tag="vector"):
+    """The embedding of text number ``index``, as 32-bit floats, little-endian.
+
+    ``seq`` counts from 1 by ones, as a delta's does.
+    """
+
+    seq: Count
+    index: Count
+    values: Floats
+
+
 class Usage(Message, frozen=True, tag="usage"):
     """What the answer took: OpenAI's usage object, and the engine's timings where it has any."""
 
@@ -180,7 +206,8 @@ class Beat(Message, frozen=True, tag="beat"):
 
 FromGuest = Union[Greeting, Present]  # noqa: UP007  (msgspec reads the union at run time)
 ToGuest = Union[Welcome, Refusal, Models, Standing]  # noqa: UP007
-Reply = Union[Queued, Started, Delta, Usage, Done, Failed, Beat]  # noqa: UP007
+Asked = Union[Ask, Embed]  # noqa: UP007
+Reply = Union[Queued, Started, Delta, Vector, Usage, Done, Failed, Beat]  # noqa: UP007
 Final = (Done, Failed)
 
 
@@ -193,13 +220,20 @@ _encoder = msgspec.msgpack.Encoder()
 _envelope = msgspec.msgpack.Decoder(_Envelope)
 _from_guest = msgspec.msgpack.Decoder(FromGuest)
 _to_guest = msgspec.msgpack.Decoder(ToGuest)
-_ask = msgspec.msgpack.Decoder(Ask)
+_asked = msgspec.msgpack.Decoder(Asked)
 _reply = msgspec.msgpack.Decoder(Reply)
 
 
+class UnsendableError(Exception):
+    """What a message was to carry is no JSON, or holds a number beyond 64 bits."""
+
+
 def encode(message: Message) -> bytes:
-    """A message as one whole frame."""
-    return frame(_encoder.encode(message))
+    """A message as one whole frame. Raises :class:`UnsendableError`."""
+    try:
+        return frame(_encoder.encode(message))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        raise UnsendableError(type(message).__name__) from None
 
 
 def encoded_size(value: JsonObject) -> int:
@@ -233,9 +267,9 @@ def decode_to_guest(payload: bytes) -> ToGuest:
     return message
 
 
-def decode_ask(payload: bytes) -> Ask:
+def decode_asked(payload: bytes) -> Asked:
     """A guest's request. Raises :class:`~.frames.FrameError`."""
-    message: Ask = _decode(_ask, payload)
+    message: Asked = _decode(_asked, payload)
     return message
 
 

@@ -33,11 +33,11 @@ def test_the_public_names_are_these():
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
-        "chat", "close", "complete", "invite", "invites",
+        "chat", "close", "complete", "embed", "invite", "invites",
         "is_running", "models", "new_invite", "notices", "peer_id",
         "revoke", "status", "usage", "usage_rows",
     }  # fmt: skip
-    assert members(qmt.Mesh) == {"chat", "complete", "leave", "models", "status"}
+    assert members(qmt.Mesh) == {"chat", "complete", "embed", "leave", "models", "status"}
     assert members(qmt.Invite) == {
         "expires_at", "invite_id", "limits", "max_uses", "name", "qr", "svg", "url",
     }  # fmt: skip

@@ -14,15 +14,17 @@ from qmt_jupyter.errors import (
     ModelNotAllowed,
     ModelUnknown,
     RecordsUnwritable,
+    RequestInvalid,
     TokensUsedUp,
 )
-from qmt_jupyter.host.dispatch import Dispatcher, guessed_tokens
+from qmt_jupyter.host.dispatch import Dispatcher
+from qmt_jupyter.host.guesses import guessed_tokens
 from qmt_jupyter.host.limits import Limits
 from qmt_jupyter.host.membership import Register
 from qmt_jupyter.host.records import Changes
 from qmt_jupyter.host.rows import InviteRecord, Membership
 from qmt_jupyter.host.usage import UsageBook
-from qmt_jupyter.providers.base import Model, Provider
+from qmt_jupyter.providers.base import Embedding, Model, Provider
 from qmt_jupyter.wire import messages
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +53,19 @@ class Scripted(Provider):
         self.asked.append((model, dict(request)))
         for chunk in self.chunks:
             yield chunk
+
+
+class Vectors(Scripted):
+    """Yields the embeddings it was given."""
+
+    @property
+    def models(self):
+        return (Model("chat"), Model("both", embeds=True), Model("vectors", None, False, True))
+
+    async def embed(self, model, request):
+        self.asked.append((model, dict(request)))
+        for each in self.chunks:
+            yield each
 
 
 def piece(text, finish=None):
@@ -90,6 +105,12 @@ class Books:
 
     def answer(self, member=None, **parameters):
         return self.dispatcher.answer(member or self.member, {"messages": USER, **parameters})
+
+    def embed(self, *texts, **parameters):
+        return self.dispatcher.embed(self.member, {"input": list(texts), **parameters})
+
+    async def vectors(self, *texts, **parameters):
+        return [reply async for reply in self.embed(*texts, **parameters)]
 
     async def replies(self, **parameters):
         return [reply async for reply in self.answer(**parameters)]
@@ -330,3 +351,98 @@ async def test_who_could_not_be_written_down_has_lost_nothing():
             await books.replies()
     assert books.counted["requests"] == 0
     assert books.member.account.left()["requests"] == 1
+
+
+# Embeddings
+
+
+async def test_embeddings_are_vectors_and_count_as_prompt_tokens():
+    books = Books(Vectors(Embedding(0, [1.0], 3), Embedding(1, [0.5], 8)))
+    replies = await books.vectors("one text", "another")
+    assert [type(reply) for reply in replies] == [
+        messages.Started,
+        messages.Vector,
+        messages.Vector,
+        messages.Usage,
+        messages.Done,
+    ]
+    assert replies[3].usage == {"prompt_tokens": 8, "total_tokens": 8}
+    assert (books.counted["prompt_tokens"], books.counted["completion_tokens"]) == (8, 0)
+    assert (books.rows[-1].how, books.rows[-1].estimated) == ("completed", False)
+
+
+async def test_embeddings_that_nobody_counts_are_counted_by_a_guess():
+    books = Books(Vectors({"choices": [], "wait": 2.0}, Embedding(0, [1.0])))
+    replies = await books.vectors("x" * 300)
+    assert replies[0] == messages.Queued(position=0, wait=2.0)
+    assert replies[3].usage["estimated"] is True
+    assert books.counted["prompt_tokens"] >= 100
+
+
+async def test_a_wait_in_the_middle_is_no_queue_any_more():
+    books = Books(
+        Vectors(Embedding(0, [1.0], 1), {"choices": [], "wait": 2.0}, Embedding(1, [1.0], 2))
+    )
+    kinds = [type(reply) for reply in await books.vectors("a", "b")]
+    assert messages.Queued not in kinds
+
+
+async def test_the_text_in_work_counts_when_the_guest_goes():
+    books = Books(Vectors({"choices": []}, Embedding(0, [1.0], 3), Embedding(1, [1.0], 900)))
+    replies = books.embed("a", "x" * 3000)
+    async for reply in replies:
+        if isinstance(reply, messages.Vector):
+            break
+    await replies.aclose()
+    assert books.counted["prompt_tokens"] >= 1000
+    assert books.rows[-1].how == "cancelled"
+
+
+async def test_embeddings_keep_to_the_budget():
+    books = Books(Vectors(Embedding(0, [1.0], 40)), tokens=60)
+    await books.vectors("x" * 120)
+    with pytest.raises(TokensUsedUp):
+        await books.vectors("x" * 120)
+    assert books.counted["prompt_tokens"] == 40
+    dear = Books(Vectors(Embedding(0, [1.0], 5000), Embedding(1, [1.0], 6000)), tokens=60)
+    with pytest.raises(TokensUsedUp):
+        await dear.vectors("a", "b")
+
+
+async def test_a_model_is_asked_for_what_it_is_for():
+    books = Books(Vectors(Embedding(0, [1.0], 1)))
+    assert (await books.vectors("a"))[0].model == "both"
+    with pytest.raises(ModelUnknown, match="makes embeddings; it offers both, vectors"):
+        await books.vectors("a", model="chat")
+    with pytest.raises(ModelUnknown, match="it offers chat, both"):
+        await books.replies(model="vectors")
+    with pytest.raises(ModelUnknown, match="no model that makes embeddings"):
+        await Books(Scripted()).vectors("a")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [Embedding(1, [1.0])],
+        [Embedding(0, [1.0]), Embedding(0, [1.0])],
+        [],
+        [Embedding(0, [])],
+        [Embedding(0, [float("nan")])],
+        [Embedding(0, ["a"])],
+    ],
+)
+async def test_a_provider_that_gives_other_vectors_than_asked_for_has_failed(given):
+    books = Books(Vectors(*given))
+    with pytest.raises(GenerationFailed):
+        await books.vectors("a")
+    assert books.counted["running"] == 0
+
+
+async def test_a_provider_without_embeddings_says_so():
+    class Claims(Scripted):
+        @property
+        def models(self):
+            return (Model("m", embeds=True),)
+
+    with pytest.raises(RequestInvalid, match="makes no embeddings"):
+        await Books(Claims()).vectors("a")

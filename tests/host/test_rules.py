@@ -8,7 +8,7 @@ from qmt_jupyter.errors import (
     OptionInvalid,
     RequestInvalid,
 )
-from qmt_jupyter.host.allowlist import PARAMETERS, checked
+from qmt_jupyter.host.allowlist import MAX_TEXTS, PARAMETERS, checked, checked_embeddings
 from qmt_jupyter.host.granting import Terms, sign_invite
 from qmt_jupyter.identity import keys
 
@@ -53,6 +53,45 @@ def test_no_token_can_be_forced():
     """Half a letter that is forced makes an engine silent: it could not be stopped or counted."""
     with pytest.raises(RequestInvalid, match="logit_bias"):
         checked({"messages": USER, "logit_bias": {"162": 100}})
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({"input": "a"}, ["a"]),
+        ({"input": ["a", "b"], "encoding_format": "base64", "dimensions": None}, ["a", "b"]),
+        ({"input": ["a"] * MAX_TEXTS}, ["a"] * MAX_TEXTS),
+    ],
+)
+def test_an_embeddings_request_becomes_a_list_of_texts(body, texts):
+    assert checked_embeddings(body) == {"input": texts}
+    assert checked_embeddings({**body, "model": "m", "dimensions": 8}) == {
+        "input": texts, "model": "m", "dimensions": 8,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "no input"),
+        ({"input": ""}, "empty"),
+        ({"input": []}, "no input"),
+        ({"input": ["a", ""]}, "empty"),
+        ({"input": [1, 2, 3]}, "token numbers"),
+        ({"input": [[1, 2], [3]]}, "token numbers"),
+        ({"input": ["a", None]}, "token numbers"),
+        ({"input": {"a": "b"}}, "input"),
+        ({"input": ["a"] * (MAX_TEXTS + 1)}, f"{MAX_TEXTS + 1} texts"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "dimensions": True}, "dimensions"),
+        ({"input": "a", "base_url": "http://127.0.0.1:9"}, "base_url"),
+        ({"input": "a", "user": "me"}, "user"),
+        ({"input": "a", "messages": []}, "messages"),
+    ],
+)
+def test_what_is_no_embeddings_request_is_refused_by_name(body, said):
+    with pytest.raises(RequestInvalid, match=said):
+        checked_embeddings(body)
 
 
 def image(url):

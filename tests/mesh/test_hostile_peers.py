@@ -227,7 +227,7 @@ class RawHost:
             control.post(
                 messages.encode(
                     messages.Welcome(
-                        version=1, membership="m", models=[messages.ModelOffer("evil")]
+                        version=1, membership="m", models=[messages.ModelOffer("evil", embeds=True)]
                     )
                 )
             )
@@ -279,6 +279,37 @@ async def test_a_guest_of_a_host_that_breaks_the_rules_gets_one_clear_error(
         assert type(raised.value) is error
         assert str(raised.value).isprintable()
         assert len(raised.value.sentence) <= 400
+        await mesh.close()
+        await endpoint.close()
+        tasks.cancel_scope.cancel()
+
+
+def vector(seq, index, values=b"\0\0\x80\x3f"):
+    return messages.Vector(seq=seq, index=index, values=values)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [STARTED, vector(1, 0), vector(3, 1)],
+        [STARTED, vector(1, 0), vector(2, 0)],
+        [STARTED, vector(1, 7)],
+        [STARTED, vector(1, 0, b"\0\0\xc0\x7f")],
+        [STARTED, vector(1, 0, b"abcde")],
+        [STARTED, vector(1, 0), messages.Usage(usage={}), messages.Done(finish_reason="stop")],
+        [STARTED, delta(1), messages.Done(finish_reason="stop")],
+    ],
+)
+async def test_a_guest_takes_no_other_vectors_than_it_asked_for(tmp_path, replies):
+    host = RawHost(replies)
+    endpoint = await Endpoint.bind(host.identity.seed, REACH, alpns=(messages.ALPN,))
+    invite = sign_invite(host.identity, Terms("Evil", 0, 60), time.time())
+    granted = link.Link(invite, link.Hints((at(endpoint),)))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(host.serve, endpoint)
+        mesh = await GuestMesh.join(granted, Settings(tmp_path / "guest", ("127.0.0.1",)))
+        with pytest.raises(ProtocolViolation), anyio.fail_after(10):
+            await mesh.embed({"input": ["a", "b"]})
         await mesh.close()
         await endpoint.close()
         tasks.cancel_scope.cancel()

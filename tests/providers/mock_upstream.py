@@ -39,7 +39,13 @@ class MockUpstream:
             def do_POST(self):
                 size = int(self.headers["Content-Length"])
                 body = json.loads(self.rfile.read(size))
-                if self.allowed(body):
+                if not self.allowed(body):
+                    return
+                if self.path.endswith("/embeddings"):
+                    getattr(self, "embed_" + body["model"].replace("-", "_"), self.embed_plain)(
+                        body
+                    )
+                else:
                     getattr(self, "do_" + body["model"].replace("-", "_"), self.do_plain)(body)
 
             def allowed(self, body):
@@ -107,6 +113,52 @@ class MockUpstream:
                 self.words()
                 self.usage()
                 self.end()
+
+            def embed_plain(self, body, **changes):
+                texts = body["input"]
+                data = [
+                    {"object": "embedding", "index": n, "embedding": [len(text), n, 0.5]}
+                    for n, text in enumerate(texts)
+                ]
+                usage = {"prompt_tokens": 2 * len(texts), "total_tokens": 2 * len(texts)}
+                self.answer(200, {"object": "list", "data": data, "usage": usage, **changes})
+
+            def embed_no_usage(self, body):
+                self.embed_plain(body, usage=None)
+
+            def embed_busy_once(self, body):
+                if self.times(body) == 1:
+                    self.do_busy_once(body)
+                else:
+                    self.embed_plain(body)
+
+            def embed_busy_long(self, body):
+                self.do_busy_long(body)
+
+            def embed_down(self, body):
+                self.do_down(body)
+
+            def embed_echo_400(self, body):
+                self.do_echo_400(body)
+
+            def embed_context(self, body):
+                self.do_context(body)
+
+            def embed_hangs_up(self, body):
+                self.do_hangs_up(body)
+
+            def embed_redirects(self, body):
+                self.do_redirects(body)
+
+            def embed_not_json(self, body):
+                self.begin()
+                self.say("{not json")
+
+            def embed_not_chunks(self, body):
+                self.embed_plain(body, data=[7, {"index": []}])
+
+            def embed_breaks(self, body):
+                self.embed_plain(body, data=[])
 
             def do_tools(self, body):
                 self.begin()

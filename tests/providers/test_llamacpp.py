@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from operator import mul
 
 import pytest
 
@@ -24,6 +25,8 @@ from qmt_jupyter.errors import (
     RequestInvalid,
     Stopped,
 )
+from qmt_jupyter.providers.base import Embedding, Model
+from qmt_jupyter.providers.gguf import read_head
 from qmt_jupyter.providers.llamacpp import LlamaCpp
 from qmt_jupyter.providers.model_files import ModelFile
 
@@ -487,3 +490,81 @@ def test_closing_ends_running_streams_and_the_port(run, smollm2):
         await settle()
 
     run(main())
+
+
+# Embeddings
+
+
+@pytest.fixture(scope="module")
+def embedder(run, smollm2):
+    provider = run(LlamaCpp.load(smollm2, slots=2, context=512, embeddings=True))
+    yield provider
+    run(provider.aclose())
+    run(settle())
+
+
+async def vectors(provider, *texts, **parameters):
+    request = {"input": list(texts), **parameters}
+    return [e async for e in provider.embed("smollm2", request) if isinstance(e, Embedding)]
+
+
+def test_like_texts_have_like_vectors(run, embedder):
+    assert embedder.models == (Model("smollm2", 512, chats=True, embeds=True),)
+    texts = ("The cat sleeps on the sofa.", "A cat is asleep on the couch.", "import numpy as np")
+    found = run(vectors(embedder, *texts))
+    assert [each.index for each in found] == [0, 1, 2]
+    assert {len(each.vector) for each in found} == {576}
+    near, cat, far = (each.vector for each in found)
+    assert sum(a * a for a in near) == pytest.approx(1, abs=1e-3)
+    assert sum(map(mul, near, cat)) > sum(map(mul, near, far)) + 0.05
+    counts = [each.prompt_tokens for each in found]
+    assert counts == sorted(counts)
+    assert counts[0] >= 6
+    again = run(vectors(embedder, texts[2]))
+    assert again[0].vector == pytest.approx(far, abs=1e-3)
+
+
+def test_a_model_that_embeds_chats_as_well(run, embedder):
+    assert said(run(whole(embedder, ask("Say hello.", max_tokens=5))))
+
+
+@pytest.mark.parametrize(
+    ("texts", "parameters", "error"),
+    [
+        ((LONG,), {}, PromptTooLong),
+        (("a", LONG), {}, PromptTooLong),
+        (("a",), {"dimensions": 10}, RequestInvalid),
+        (("\ud83d",), {}, RequestInvalid),
+    ],
+)
+def test_what_cannot_be_embedded_is_said_and_harms_nothing(run, embedder, texts, parameters, error):
+    with pytest.raises(error):
+        run(vectors(embedder, *texts, **parameters))
+    assert len(run(vectors(embedder, "still here"))) == 1
+
+
+def test_a_closed_stream_stops_at_the_next_text(run, embedder):
+    async def main():
+        stream = embedder.embed("smollm2", {"input": ["word " * 200] * 200})
+        async for each in stream:
+            if isinstance(each, Embedding):
+                break
+        await stream.aclose()
+        await settle()
+
+    run(main())
+    assert len(run(vectors(embedder, "still here"))) == 1
+
+
+def test_a_model_that_only_chats_names_the_flag(run, engine):
+    with pytest.raises(RequestInvalid, match="no embeddings") as raised:
+        run(vectors(engine, "a"))
+    assert "--embeddings" in raised.value.next_step
+
+
+def test_a_model_made_for_embeddings_is_known_by_its_file(tmp_path):
+    path = tmp_path / "bert.gguf"
+    path.write_bytes(model_head(pooling_type=2))
+    assert read_head(path).is_embedding
+    path.write_bytes(model_head(pooling_type=0))
+    assert not read_head(path).is_embedding

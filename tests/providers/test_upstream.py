@@ -186,6 +186,64 @@ def test_a_wrong_key_is_said_without_either(run, mock):
     assert "Authorization" not in mock.asked[-1][1]
 
 
+def embedded(run, mock, model, *texts, **parameters):
+    async def main():
+        provider = await opened(mock)
+        try:
+            request = {"input": list(texts), **parameters}
+            return [each async for each in provider.embed(model, request)]
+        finally:
+            await provider.aclose()
+
+    return run(main())
+
+
+def test_embeddings_come_in_batches_in_their_order_with_the_upstreams_count(run, mock):
+    texts = ["x" * n for n in range(1, 151)]
+    found = embedded(run, mock, "plain", *texts, dimensions=3)
+    assert [each.index for each in found] == list(range(150))
+    assert [each.vector[0] for each in found] == list(range(1, 151))
+    assert [each.prompt_tokens for each in found if each.prompt_tokens] == [128, 256, 300]
+    bodies = mock.bodies("plain")
+    assert [len(body["input"]) for body in bodies] == [64, 64, 22]
+    assert all(body["dimensions"] == 3 and body["encoding_format"] == "float" for body in bodies)
+    assert {path for path, _, body in mock.asked if body} == {"/v1/embeddings"}
+    assert [each.prompt_tokens for each in embedded(run, mock, "no-usage", "a", "b")] == [None] * 2
+
+
+def test_a_rate_limit_of_embeddings_is_waited_out(run, mock):
+    first, *_, last = embedded(run, mock, "busy-once", "a")
+    assert first["wait"] > 0
+    assert last.vector == [1, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("busy-long", Busy),
+        ("down", UpstreamUnreachable),
+        ("echo-400", RequestInvalid),
+        ("context", PromptTooLong),
+        ("hangs-up", UpstreamUnreachable),
+        ("redirects", UpstreamRefused),
+        ("not-json", GenerationFailed),
+        ("not-chunks", GenerationFailed),
+        ("breaks", GenerationFailed),
+    ],
+)
+def test_embeddings_that_go_wrong_are_one_sentence_without_the_key(run, mock, model, error):
+    with pytest.raises(error) as raised:
+        embedded(run, mock, model, "a", "b")
+    said = "".join(traceback.format_exception(raised.value))
+    assert not any(KEY[n : n + 7] in said for n in range(len(KEY) - 6))
+
+
+def test_embeddings_that_have_no_end_are_cut_off(run, mock, monkeypatch):
+    monkeypatch.setattr(upstreams, "_LONGEST_VECTORS", 100)
+    with pytest.raises(GenerationFailed, match="too large"):
+        embedded(run, mock, "plain", *["a"] * 20)
+
+
 def test_leaving_an_answer_hangs_up(run, mock):
     async def main():
         provider = await opened(mock)

@@ -35,7 +35,7 @@ EXAMPLES = [
 DECODERS = [
     messages.decode_from_guest,
     messages.decode_to_guest,
-    messages.decode_ask,
+    messages.decode_asked,
     messages.decode_reply,
     messages.peer_version,
 ]
