@@ -26,6 +26,7 @@ _PUBLIC = {
     "Limits": "facade",
     "Mesh": "api",
     "QmtError": "errors",
+    "config": "configuration",
     "host": "api",
     "join": "api",
 }
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what
     "Answer",
     "QmtError",
     "aio",
+    "config",
     "errors",
     "load_ipython_extension",
     "unload_ipython_extension",
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what
 if TYPE_CHECKING:
     from . import aio, errors
     from .api import Answer, Host, Mesh, host, join
+    from .configuration import config
     from .errors import QmtError
     from .facade import Invite, Limits
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
+from weakref import WeakSet
 
 from . import runtime
 from .answers import Event
+from .configuration import config
 from .guest.mesh import GuestMesh, Route
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import link, qr
 
 __all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
+
+
+# The meshes of this process, where a host looks for a model that it does not have.
+_joined: WeakSet[MeshFacts] = WeakSet()
 
 
 class Invite:
@@ -75,6 +81,9 @@ class HostFacts:
         self._invites = [first]
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+        if (mesh := self._elsewhere(body)) is not None:
+            return mesh._events(body)
+
         async def replies() -> AsyncGenerator[Event, None]:
             yield Route(self.peer_id)
             async with aclosing(self._service.answer(body)) as answer:
@@ -84,7 +93,16 @@ class HostFacts:
         return runtime.Pieces(replies)
 
     async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        if (mesh := self._elsewhere(body)) is not None:
+            return await mesh._embed(body)
         return await self._service.embed(body)
+
+    def _elsewhere(self, body: dict[str, Any]) -> MeshFacts | None:
+        """The mesh of this process that has the model which was asked for, if it is not here."""
+        wanted = body.get("model")
+        if wanted is None or wanted in self._service.models or not config.auto_fallback:
+            return None
+        return next((each for each in tuple(_joined) if each._offers(wanted)), None)
 
     @property
     def peer_id(self) -> str:
@@ -126,12 +144,17 @@ class MeshFacts:
     def __init__(self, mesh: GuestMesh, forget: Callable[[], None]) -> None:
         self._mesh = mesh
         self._forget = forget
+        _joined.add(self)
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         return runtime.Pieces(lambda: self._mesh.answer(body))
 
     async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._mesh.embed(body)
+
+    def _offers(self, model: str) -> bool:
+        # Read from another thread: what is offered is replaced whole, never changed.
+        return any(offer.name == model for each in self._mesh.links for offer in each.models)
 
     def __repr__(self) -> str:
         hosts = ", ".join(f"{each.mesh_name} ({each.host_id[-8:]})" for each in self._mesh.links)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import magics
+from . import magics, preferences
 
 _LINE = (
     "qmt_host", "qmt_invite", "qmt_revoke", "qmt_usage",
@@ -15,7 +15,9 @@ _CELL = ("chat",)
 
 def load(shell: Any) -> None:
     """Register the magics in ``shell``."""
-    shell.register_magics(magics.QmtMagics(shell))
+    registered = magics.QmtMagics(shell)
+    shell.register_magics(registered)
+    preferences.tie(registered, shell)
 
 
 def unload(shell: Any) -> None:
@@ -25,3 +27,4 @@ def unload(shell: Any) -> None:
         for name in names:
             registered.pop(name, None)
     shell.magics_manager.registry.pop(magics.QmtMagics.__name__, None)
+    preferences.untie(shell)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
+from traitlets import Bool
 
 from .. import flags
 from ..errors import NotJoined, OptionInvalid, QmtError
@@ -108,6 +109,10 @@ def _documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable
 @magics_class
 class QmtMagics(Magics):
     """Host, join and chat."""
+
+    auto_fallback = Bool(
+        True, help="Whether a model that this kernel does not host is looked for on the mesh."
+    ).tag(config=True)
 
     @no_var_expand
     @line_magic

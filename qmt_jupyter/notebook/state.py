@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..configuration import config
 from ..errors import ModelUnknown, NotHosting, NotJoined
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class State:
         """
         if self.host is not None and model in (None, *self.host.models):
             return self.host
+        if self.host is not None and not config.auto_fallback:
+            raise ModelUnknown(
+                f"This kernel hosts no model {model!r}, and is not to look for it elsewhere.",
+                next_step="%config QmtMagics.auto_fallback = True lets it ask the mesh.",
+            )
         if not self.meshes:
             if self.host is not None:
                 offered = ", ".join(self.host.models)

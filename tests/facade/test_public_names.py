@@ -28,7 +28,7 @@ def members(cls):
 
 def test_the_public_names_are_these():
     assert qmt.__all__ == [
-        "host", "join", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError", "aio", "errors",
+        "host", "join", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError", "aio", "config", "errors",
         "load_ipython_extension", "unload_ipython_extension",
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
