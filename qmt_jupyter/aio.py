@@ -11,6 +11,8 @@ from typing import Any
 
 from . import nodes, runtime
 from .answers import AnswerState, Event
+from .endpoints import AwaitableEndpoint as Endpoint
+from .endpoints import Serving
 from .facade import HostFacts, Invite, MeshFacts
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
@@ -20,7 +22,7 @@ from .providers.base import Provider
 from .providers.secret import read_key
 from .wire.completions import ChunkBuilder
 
-__all__ = ["Answer", "Host", "Invite", "Mesh", "host", "join"]
+__all__ = ["Answer", "Endpoint", "Host", "Invite", "Mesh", "host", "join"]
 
 
 class Answer(AnswerState):
@@ -44,7 +46,7 @@ class Answer(AnswerState):
         return self.text
 
 
-class _Askable:
+class _Askable(Serving):
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
@@ -86,6 +88,10 @@ class _Askable:
         """Turn texts into vectors; like :meth:`qmt_jupyter.Mesh.embed`."""
         body = nodes.embedding_body(texts, {"model": model, **parameters})
         return await runtime.call_async(self._embed, body)
+
+    async def serve(self, *, port: int = 0, allow_origins: Sequence[str] = ()) -> Endpoint:
+        """Open an OpenAI-compatible server on 127.0.0.1; like :meth:`qmt_jupyter.Mesh.serve`."""
+        return Endpoint(await runtime.call_async(self._open_endpoint, port, allow_origins))
 
 
 async def _chunks(events: runtime.Pieces[Event]) -> AsyncIterator[dict[str, Any]]:
@@ -132,6 +138,7 @@ class Host(HostFacts, _Askable):
     async def close(self) -> None:
         """Stop hosting; safe to call twice."""
         self._forget()
+        await runtime.call_async(self._close_endpoints)
         await runtime.call_async(self._service.close)
 
     async def __aenter__(self) -> Host:
@@ -160,6 +167,7 @@ class Mesh(MeshFacts, _Askable):
     async def leave(self) -> None:
         """Close the connections; safe to call twice."""
         self._forget()
+        await runtime.call_async(self._close_endpoints)
         await runtime.call_async(self._mesh.close)
 
     async def __aenter__(self) -> Mesh:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from . import nodes, runtime
 from .answers import AnswerState, Event
+from .endpoints import Endpoint, Serving, open_endpoint
 from .facade import HostFacts, Invite, MeshFacts
 from .guest import remembered as remembering
 from .host import owner
@@ -61,7 +62,7 @@ class Answer(AnswerState):
         return self.text
 
 
-class _Askable:
+class _Askable(Serving):
     """What a host and a mesh have in common: they answer."""
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
@@ -120,6 +121,15 @@ class _Askable:
         body = nodes.embedding_body(texts, {"model": model, **parameters})
         return runtime.call(self._embed, body)
 
+    def serve(self, *, port: int = 0, allow_origins: Sequence[str] = ()) -> Endpoint:
+        """Open an OpenAI-compatible server on 127.0.0.1 for other tools; closes with this object.
+
+        ``port`` 0 takes a free one. Web pages may not use it, but for those of ``allow_origins``
+        (``http://localhost:3000``). Raises :class:`~qmt_jupyter.errors.PortInUse` or
+        :class:`~qmt_jupyter.errors.OptionInvalid`.
+        """
+        return Endpoint(runtime.call(self._open_endpoint, port, allow_origins))
+
 
 def _chunks(events: runtime.Pieces[Event]) -> Iterator[dict[str, Any]]:
     builder = ChunkBuilder()
@@ -170,6 +180,7 @@ class Host(HostFacts, _Askable):
     def close(self) -> None:
         """Stop hosting: tell the guests, end what runs, free the model. Safe to call twice."""
         self._forget()
+        runtime.call(self._close_endpoints)
         runtime.call(self._service.close)
 
     def __enter__(self) -> Host:
@@ -199,6 +210,7 @@ class Mesh(MeshFacts, _Askable):
     def leave(self) -> None:
         """Close the connections; safe to call twice."""
         self._forget()
+        runtime.call(self._close_endpoints)
         runtime.call(self._mesh.close)
 
     def __enter__(self) -> Mesh:
@@ -290,6 +302,20 @@ def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mes
     :class:`~qmt_jupyter.errors.HostNotFound`) or a :class:`~qmt_jupyter.errors.Refused`.
     """
     return Mesh(*runtime.call(nodes.join_mesh, url, name, timeout))
+
+
+def serve(
+    look: Callable[[], Sequence[Host | Mesh]], *, port: int = 0, allow_origins: Sequence[str] = ()
+) -> Endpoint:
+    """An endpoint in front of whatever ``look()`` gives at each request; like :meth:`Mesh.serve`.
+
+    ``look`` is called in the runtime's thread and must not wait.
+    """
+
+    def answering() -> list[Any]:
+        return [answering for each in look() for answering in each._answering()]
+
+    return Endpoint(runtime.call(open_endpoint, answering, port, allow_origins))
 
 
 def sign_invite(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, flags, words
+from . import __version__, flags, serve, words
 from .errors import InviteError, NotJoined, OptionInvalid, QmtError
 from .harmless import plain, printable
 from .terminal import Output, prepare_streams, progress_bar, shown_if_possible
@@ -336,6 +336,10 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
     flags.add_link_sources(chat)
     flags.add_chat(chat)
+    serving = command("serve", serve.run, "an OpenAI endpoint here for your other tools")
+    serving.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
+    flags.add_link_sources(serving)
+    flags.add_serve(serving)
     demo = command("demo", run_demo, "host and guest on this machine, with a small model")
     demo.add_argument("--model", default=flags.DEFAULT_MODEL, metavar="MODEL", help="what to share")
     return main_parser

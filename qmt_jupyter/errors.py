@@ -110,7 +110,7 @@ class IdentityInUse(ConfigurationError):
 
 
 class PortInUse(ConfigurationError):
-    """The UDP port asked for belongs to another program."""
+    """The port asked for belongs to another program."""
 
     code = "port-in-use"
     default_next_step = "Choose another --port, or leave it out for a free one."

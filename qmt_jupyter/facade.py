@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from . import runtime
 from .answers import Event
 from .configuration import config
+from .endpoints import HostAnswers, Serving
 from .guest.mesh import GuestMesh, Route
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import link, qr
+
+if TYPE_CHECKING:
+    from .guest.openai_service import Answering
 
 __all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
 
@@ -72,13 +76,19 @@ class Invite:
         return f"<Invite {self.invite_id[:8]} to {self.name!r} for {uses}>"
 
 
-class HostFacts:
+class HostFacts(Serving):
     """A host as its owner sees it, without asking the loop."""
 
     def __init__(self, service: HostService, first: Invite, forget: Callable[[], None]) -> None:
         self._service = service
         self._forget = forget
         self._invites = [first]
+        self._endpoints = []
+        self._answers = HostAnswers(service)
+
+    def _answering(self) -> list[Answering]:
+        elsewhere = [each._mesh for each in tuple(_joined)] if config.auto_fallback else []
+        return [self._answers, *elsewhere]
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         if (mesh := self._elsewhere(body)) is not None:
@@ -138,13 +148,17 @@ class HostFacts:
         return f"<Host {self.peer_id[-8:]}: {', '.join(self.models)}>"
 
 
-class MeshFacts:
+class MeshFacts(Serving):
     """The hosts that this process has joined."""
 
     def __init__(self, mesh: GuestMesh, forget: Callable[[], None]) -> None:
         self._mesh = mesh
         self._forget = forget
         _joined.add(self)
+        self._endpoints = []
+
+    def _answering(self) -> list[Answering]:
+        return [self._mesh]
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         return runtime.Pieces(lambda: self._mesh.answer(body))

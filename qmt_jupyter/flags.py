@@ -161,6 +161,25 @@ def add_link_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Where an endpoint for other tools listens, who may use it, and where its key goes."""
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="TCP port on 127.0.0.1 (default: free one)"
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web page that may use it, e.g. http://localhost:3000; repeat it (default: none)",
+    )
+    parser.add_argument(
+        "--key-file",
+        metavar="PATH",
+        help="write the key to a file that only you can read, and show it nowhere",
+    )
+
+
 def add_which(parser: argparse.ArgumentParser) -> None:
     """What is to be revoked."""
     parser.add_argument(

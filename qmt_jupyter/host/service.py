@@ -19,7 +19,7 @@ from ..harmless import printable
 from ..identity import keys, link
 from ..mesh import addresses, lan
 from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection, Endpoint
-from ..providers.base import Provider
+from ..providers.base import Model, Provider
 from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
@@ -135,9 +135,14 @@ class HostService:
         return self._providers
 
     @property
+    def offers(self) -> tuple[Model, ...]:
+        """The models offered."""
+        return self._dispatcher.offered(UNLIMITED)
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The names of the models offered."""
-        return tuple(model.name for model in self._dispatcher.offered(UNLIMITED))
+        return tuple(model.name for model in self.offers)
 
     @property
     def addresses(self) -> tuple[str, ...]:

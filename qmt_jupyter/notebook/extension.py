@@ -8,7 +8,7 @@ from . import magics, preferences
 
 _LINE = (
     "qmt_host", "qmt_invite", "qmt_revoke", "qmt_usage",
-    "qmt_join", "qmt_models", "qmt_status", "qmt_leave", "chat",
+    "qmt_join", "qmt_models", "qmt_status", "qmt_serve", "qmt_leave", "chat",
 )  # fmt: skip
 _CELL = ("chat",)
 

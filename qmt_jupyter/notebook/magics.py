@@ -54,6 +54,12 @@ JOIN = _parser("%qmt_join", "Join a mesh by an invite link.", flags.add_link_sou
 JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
 MODELS = _parser("%qmt_models", "List the models that %%chat can ask.")
 STATUS = _parser("%qmt_status", "Show what is hosted, who uses it, and what is joined.")
+SERVE = _parser("%qmt_serve", "Open an OpenAI endpoint here for other tools.", flags.add_serve)
+for _flag, _text in (
+    ("--env", "set OPENAI_BASE_URL and OPENAI_API_KEY in this kernel; the key is not shown"),
+    ("--stop", "stop serving"),
+):
+    SERVE.add_argument(_flag, action="store_true", help=_text)
 LEAVE = _parser("%qmt_leave", "Leave every mesh that was joined.")
 CHAT = _parser("%%chat", "Ask a model; the cell is the prompt.", flags.add_chat, _add_save)
 LINE_CHAT = _parser(
@@ -250,6 +256,19 @@ class QmtMagics(Magics):
         from ..words import status_text
 
         print(status_text(STATE.host, list(STATE.meshes.values())))
+
+    @no_var_expand
+    @line_magic
+    @_documented(SERVE)
+    def qmt_serve(self, line: str) -> None:
+        if (options := _options(SERVE, line)) is None:
+            return
+        from . import serving
+
+        if options.stop:
+            serving.stop(STATE)
+        else:
+            serving.serve(STATE, options, self.shell)
 
     @no_var_expand
     @line_magic

@@ -13,6 +13,7 @@ from ..errors import ModelUnknown, NotHosting, NotJoined
 
 if TYPE_CHECKING:
     from ..api import Host, Mesh
+    from ..endpoints import Endpoint
 
 
 @dataclass
@@ -23,6 +24,9 @@ class State:
     meshes: dict[str, Mesh] = field(default_factory=dict)
     host_line: str = ""
     conversation: list[dict[str, Any]] = field(default_factory=list)
+    endpoint: Endpoint | None = None
+    endpoint_terms: tuple[int, tuple[str, ...]] = (0, ())
+    environment: dict[str, str | None] | None = None  # what the endpoint's variables were before
 
     @property
     def host(self) -> Host | None:
@@ -34,6 +38,11 @@ class State:
         if self.host is None:
             raise NotHosting("This kernel does not host.")
         return self.host
+
+    def asked(self) -> list[Host | Mesh]:
+        """Who can be asked now: the host of this kernel, then the meshes that were joined."""
+        here: list[Host | Mesh] = [] if self.host is None else [self.host]
+        return [*here, *self.meshes.values()]
 
     def who_answers(self, model: str | None) -> Host | Mesh:
         """The host of this kernel where it has the model, else the first mesh that offers it.

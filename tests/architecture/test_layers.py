@@ -32,8 +32,8 @@ PACKAGE = "qmt_jupyter"
 FLOOR = {"configuration", "errors", "harmless", "settings"}
 MIDDLE = {"identity", "wire", *FLOOR}
 SIDES = {"mesh", "providers", *MIDDLE}
-BEHIND_FACADE = {"answers", "nodes", "runtime", "host", "guest", *SIDES}
-FACADE = {"api", "aio", "facade", "identity", *FLOOR}
+BEHIND_FACADE = {"answers", "endpoints", "nodes", "runtime", "host", "guest", *SIDES}
+FACADE = {"api", "aio", "endpoints", "facade", "identity", *FLOOR}
 SURFACE = {"flags", "tables", "terminal", "words", *FACADE}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "guest": SIDES,
     "runtime": FLOOR,
     "answers": {"runtime", "guest", *MIDDLE},
+    "endpoints": {"runtime", "host", "guest", *MIDDLE},
     "nodes": {"runtime", "host", "guest", *SIDES},
     "facade": BEHIND_FACADE,
     "aio": {"facade", *BEHIND_FACADE},
@@ -57,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tables": {"identity", *FLOOR},
     "words": {"tables", *FACADE},
     "demo": {"tables", "terminal", *FACADE},
-    "cli": {"demo", *SURFACE},
+    "serve": SURFACE,
+    "cli": {"demo", "serve", *SURFACE},
     "notebook": SURFACE,
     "hub": SURFACE,
     "__init__": {"api", "aio", "facade", "notebook", *FLOOR},
@@ -85,6 +87,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "openai": ("openai", {"providers.upstream"}),
     "platformdirs": ("platformdirs", {"settings"}),
     "qrcode": ("qrcode", {"identity.qr"}),
+    "tornado": ("tornado", {"guest", "hub"}),
     "traitlets": ("ipython", {"notebook"}),
     "xllamacpp": ("xllamacpp", {"providers.llamacpp"}),
     "zeroconf": ("zeroconf", {"mesh.lan"}),
@@ -110,6 +113,8 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "identity": IO,
     "identity.invite": IO | FILES | CLOCK_AND_CHANCE,
     "identity.statement": IO | FILES | CLOCK_AND_CHANCE,
+    "guest.openai_errors": IO | FILES | CLOCK_AND_CHANCE,
+    "guest.openai_requests": IO | FILES | CLOCK_AND_CHANCE,
     "host.allowlist": IO | FILES | CLOCK_AND_CHANCE,
     "host.account": IO | FILES | CLOCK_AND_CHANCE,
     "host.limits": IO | FILES | CLOCK_AND_CHANCE,

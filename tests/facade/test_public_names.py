@@ -35,9 +35,11 @@ def test_the_public_names_are_these():
     assert members(qmt.Host) == {
         "chat", "close", "complete", "embed", "invite", "invites",
         "is_running", "models", "new_invite", "notices", "peer_id",
-        "revoke", "status", "usage", "usage_rows",
+        "revoke", "serve", "status", "usage", "usage_rows",
     }  # fmt: skip
-    assert members(qmt.Mesh) == {"chat", "complete", "embed", "leave", "models", "status"}
+    assert members(qmt.Mesh) == {
+        "chat", "complete", "embed", "leave", "models", "serve", "status",
+    }  # fmt: skip
     assert members(qmt.Invite) == {
         "expires_at", "invite_id", "limits", "max_uses", "name", "qr", "svg", "url",
     }  # fmt: skip
@@ -49,7 +51,7 @@ def test_host_stays_the_function_after_its_folder_was_imported():
     assert inspect.isfunction(qmt.host)
 
 
-@pytest.mark.parametrize("name", ["Host", "Mesh", "Answer", "host", "join"])
+@pytest.mark.parametrize("name", ["Host", "Mesh", "Answer", "Endpoint", "host", "join"])
 def test_the_awaitable_twin_has_the_same_names(name):
     blocking, awaitable = getattr(api, name), getattr(aio, name)
     if inspect.isclass(blocking):

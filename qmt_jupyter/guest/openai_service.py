@@ -1,0 +1,103 @@
+"""What the guest's endpoint is in front of, and who may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from ..errors import ModelUnknown, NotJoined, Stopped
+from ..providers.secret import Secret
+from ..wire.messages import JsonObject, Reply
+from .mesh import Route
+
+# A connection to a host takes 127 requests at once; the mesh's other users need some too.
+MOST_AT_ONCE = 112
+
+
+class Answering(Protocol):
+    """A mesh, or a host of this process."""
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models offered: ``name``, ``context`` in tokens, ``mesh``, ``chats``, ``embeds``."""
+
+    def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
+        """One chat completion's replies."""
+
+    async def embed(self, body: JsonObject) -> JsonObject:
+        """Embeddings, in OpenAI's shapes."""
+
+
+class Service:
+    """The answering parts, the key, and what runs. ``look`` says who answers at the moment."""
+
+    def __init__(
+        self,
+        look: Callable[[], Sequence[Answering]],
+        key: Secret,
+        origins: frozenset[str],
+        created: int,
+    ) -> None:
+        self._look = look
+        self._key = key
+        self.origins = origins
+        self.created = created
+        self.addresses: frozenset[str] = frozenset()
+        self.running: set[asyncio.Future[None]] = set()
+        self.closing = False
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"<Service at {', '.join(sorted(self.addresses)) or 'no address'}>"
+
+    def is_key(self, given: str) -> bool:
+        """Whether ``given`` is the key, in a time that does not depend on how much of it fits."""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._key.reveal().encode())
+
+    def models(self) -> list[dict[str, Any]]:
+        """What is offered now; of two models with one name the one that is asked."""
+        found: dict[str, dict[str, Any]] = {}
+        for each in self._look():
+            for model in each.models():
+                found.setdefault(model["name"], model)
+        return list(found.values())
+
+    async def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
+        """One chat completion's replies; waits for its turn where very many run."""
+        async with self._turns, aclosing(self._who(body.get("model")).answer(body)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def embed(self, body: JsonObject) -> JsonObject:
+        """Embeddings; waits for its turn where very many run."""
+        async with self._turns:
+            return await self._who(body.get("model"), "embeds").embed(body)
+
+    def _who(self, model: str | None, purpose: str = "chats") -> Answering:
+        if self.closing:
+            raise self.closed()
+        answering = self._look()
+        if not answering:
+            raise NotJoined("No mesh is joined at the moment.")
+        named = []
+        for each in answering:
+            for offer in each.models():
+                if model in (None, offer["name"]):
+                    if offer[purpose]:
+                        return each
+                    named.append(each)
+        if named or len(answering) == 1:
+            # Its own sentence says more, and its models may have changed while it was away.
+            return (named or answering)[0]
+        offered = ", ".join(each["name"] for each in self.models()) or "none"
+        raise ModelUnknown(f"No host offers a model {str(model)[:80]!r}; offered: {offered}.")
+
+    @staticmethod
+    def closed() -> Stopped:
+        """What a client hears whose endpoint has been closed."""
+        return Stopped(
+            "This endpoint has been closed.",
+            next_step="Start another one with %qmt_serve (or qmt serve).",
+        )
