@@ -53,8 +53,12 @@ class Client:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         kept = {name: value for name, value in sent.items() if value is not None}
-        connection.request(method, path, data, kept)
-        return connection, connection.getresponse()
+        try:
+            connection.request(method, path, data, kept)
+            return connection, connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
 
     def send(self, method, path, body=None, **headers) -> Response:
         connection, answer = self.open(method, path, body, **headers)
@@ -70,12 +74,12 @@ class Client:
     def raw(self, data: bytes, *, wait: float = 10.0) -> bytes:
         """Send bytes as they are; what comes back until the connection closes or falls silent."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            connection.sendall(data)
             got = b""
             try:
+                connection.sendall(data)
                 while piece := connection.recv(65536):
                     got += piece
-            except TimeoutError:
+            except (TimeoutError, ConnectionError):
                 pass
             return got
 

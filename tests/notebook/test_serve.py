@@ -1,0 +1,100 @@
+"""``%qmt_serve`` in a real kernel: it serves, and nothing that is published has the key."""
+
+from __future__ import annotations
+
+import queue
+import stat
+import time
+
+import pytest
+
+from tests.endpoint.conftest import Client
+from tests.notebook.conftest import errors
+
+
+class Told:
+    """An endpoint as its owner tells of it."""
+
+    def __init__(self, base_url, api_key):
+        self.base_url, self.api_key = base_url, api_key
+
+
+@pytest.fixture
+def hosting(kernel):
+    """A kernel that hosts the echo."""
+    running = kernel("host")
+    running.run("%qmt_host --model echo")
+    return running
+
+
+def address(said: str) -> str:
+    return next(word.rstrip(",") for word in said.split() if word.startswith("http://"))
+
+
+def test_the_key_goes_to_a_file_or_into_the_environment_and_into_no_output(hosting, tmp_path):
+    file = tmp_path / "key"
+    said = hosting.text(f"%qmt_serve --key-file {file}")
+    assert "Serving echo at http://127.0.0.1:" in said
+    key = file.read_text().strip()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    client = Client(Told(address(said), key))
+    assert client.chat("hello").json["choices"][0]["message"]["content"] == "hello"
+
+    hosting.text("import os; os.environ['OPENAI_API_KEY'] = 'my own'")
+    said = hosting.text("%qmt_serve --env")
+    assert "OPENAI_API_KEY" in said
+    same = f"print(os.environ['OPENAI_API_KEY'] == open({str(file)!r}).read().strip())"
+    assert hosting.text(same).strip() == "True"
+    assert hosting.text("print(os.environ['OPENAI_BASE_URL'])").strip() == client.endpoint.base_url
+    published = hosting.run("%qmt_serve")
+    assert not errors(published)
+    assert hosting.text("%qmt_serve --stop").strip() == "Stopped serving."
+    assert hosting.text("print(os.environ['OPENAI_API_KEY'])").strip() == "my own"
+    assert hosting.text("print('OPENAI_BASE_URL' in os.environ)").strip() == "False"
+    with pytest.raises(OSError):
+        client.chat()
+    assert key[4:20] not in repr(hosting.published), "neither outputs nor widget state"
+    assert "serves nothing" in hosting.text("%qmt_serve --stop")
+
+
+def test_the_card_hands_the_key_over_by_a_message_that_no_notebook_saves(hosting, tmp_path):
+    file = tmp_path / "key"
+    hosting.text(f"%qmt_serve --key-file {file}")
+    published = hosting.run("%qmt_serve")
+    (shown,) = [m["content"]["data"] for m in published if m["msg_type"] == "display_data"]
+    assert shown["text/plain"].startswith("<Key card: http://127.0.0.1:")
+    card = shown["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert file.read_text().strip() not in repr(published)
+    ask = {"comm_id": card, "data": {"method": "custom", "content": {"ask": "show"}}}
+    hosting.client.shell_channel.send(hosting.client.session.msg("comm_msg", ask))
+    answer, deadline = None, time.monotonic() + 30
+    while answer is None and time.monotonic() < deadline:
+        try:
+            message = hosting.client.get_iopub_msg(timeout=1)
+        except queue.Empty:
+            continue
+        if message["msg_type"] == "comm_msg":
+            answer = message["content"]["data"]
+    assert answer is not None
+    assert answer["method"] == "custom", "an update would be saved"
+    assert answer["content"] == {"key": file.read_text().strip()}
+
+
+def test_a_guest_serves_what_it_joins_later_too(kernel, hosting, tmp_path):
+    link, file = tmp_path / "link", tmp_path / "key"
+    hosting.text(f"%qmt_invite --link-file {link} --uses 0")
+    guest = kernel("guest")
+    failed = errors(guest.run("%qmt_serve"))[0]
+    assert failed["ename"] == "NotJoined"
+    guest.text(f"%qmt_join --file {link}")
+    client = Client(
+        Told(address(guest.text(f"%qmt_serve --key-file {file}")), file.read_text().strip())
+    )
+    assert client.chat("over").json["choices"][0]["message"]["content"] == "over"
+    guest.text("%qmt_leave")
+    gone = client.chat()
+    assert (gone.status, gone.error["code"]) == (503, "not-joined")
+    guest.text(f"%qmt_join --file {link}")
+    assert client.chat("again").status == 200
+    other = errors(guest.run("%qmt_serve --port 1"))[0]
+    assert other["ename"] == "OptionInvalid"
