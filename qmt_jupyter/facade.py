@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -24,6 +25,8 @@ __all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
 
 # The meshes of this process, where a host looks for a model that it does not have.
 _joined: WeakSet[MeshFacts] = WeakSet()
+# An endpoint looks from the runtime's thread while another one joins.
+_joining = Lock()
 
 
 class Invite:
@@ -87,8 +90,10 @@ class HostFacts(Serving):
         self._answers = HostAnswers(service)
 
     def _answering(self) -> list[Answering]:
-        elsewhere = [each._mesh for each in tuple(_joined)] if config.auto_fallback else []
-        return [self._answers, *elsewhere]
+        if not config.auto_fallback:
+            return [self._answers]
+        with _joining:
+            return [self._answers, *(each._mesh for each in _joined)]
 
     def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
         if (mesh := self._elsewhere(body)) is not None:
@@ -154,7 +159,8 @@ class MeshFacts(Serving):
     def __init__(self, mesh: GuestMesh, forget: Callable[[], None]) -> None:
         self._mesh = mesh
         self._forget = forget
-        _joined.add(self)
+        with _joining:
+            _joined.add(self)
         self._endpoints = []
 
     def _answering(self) -> list[Answering]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 import uuid
@@ -17,6 +18,7 @@ from .. import __version__, errors
 from ..errors import (
     HostGone,
     HostNotFound,
+    MeshError,
     ProtocolViolation,
     QmtError,
     RequestInvalid,
@@ -69,6 +71,8 @@ class HostLink:
         self._standing = messages.Standing()
         self._positions: dict[exchange.RequestFlow, int] = {}
         self._closed = False
+        self._looking = asyncio.Lock()
+        self._failed: tuple[float, MeshError] | None = None  # when the last look ended, and how
 
     # What is known -------------------------------------------------------------------------
 
@@ -127,6 +131,18 @@ class HostLink:
         :class:`~qmt_jupyter.errors.InviteError`, a :class:`~qmt_jupyter.errors.MeshError` or a
         :class:`~qmt_jupyter.errors.Refused`.
         """
+        asked = time.monotonic()
+        async with self._looking:
+            if self._failed is not None and self._failed[0] > asked and not self.is_connected:
+                # Somebody has looked meanwhile: the next in line need not look as long again.
+                raise copy.copy(self._failed[1])
+            try:
+                await self._connect(deadline)
+            except MeshError as error:
+                self._failed = (time.monotonic(), error)
+                raise
+
+    async def _connect(self, deadline: float) -> None:
         async with self._connecting:
             if self.is_connected:
                 return

@@ -71,6 +71,10 @@ class EventStream:
         self._wrote_at = self._loop.time()
         self.has_begun = False
         self.broken = False
+        connection = handler.request.connection
+        if isinstance(connection, HTTP1Connection):
+            # A word at a time is what Nagle's algorithm waits with, for up to 40 ms each.
+            connection.stream.set_nodelay(True)
         self.position: int | None = None  # how many requests are served before this one
         self._watch()
 

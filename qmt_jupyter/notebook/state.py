@@ -42,6 +42,8 @@ class State:
     def asked(self) -> list[Host | Mesh]:
         """Who can be asked now: the host of this kernel, then the meshes that were joined."""
         here: list[Host | Mesh] = [] if self.host is None else [self.host]
+        if here and not config.auto_fallback:
+            return here
         return [*here, *self.meshes.values()]
 
     def who_answers(self, model: str | None) -> Host | Mesh:

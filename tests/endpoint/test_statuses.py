@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import qmt_jupyter as qmt
@@ -267,3 +270,25 @@ def test_every_error_class_has_a_status_by_its_family():
             cls = waiting.pop()
             waiting.extend(cls.__subclasses__())
             assert answer_for(cls("x")).status != 500, cls
+
+
+def test_many_clients_of_a_host_that_is_gone_wait_for_one_look_together(serving, monkeypatch):
+    host, client = serving(Echo())
+    host.close()
+    running = client.endpoint._server._service.running
+    looks = []
+
+    async def locate(*_, **__):
+        looks.append(1)
+        while len(running) < 20:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # the last one has come to where it waits
+        raise HostNotFound("It is not there.")
+
+    monkeypatch.setattr("qmt_jupyter.guest.link.locate", locate)
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: client.chat(), range(20)))
+    assert {(answer.status, answer.error["code"]) for answer in answers} == {
+        (503, "host-not-found")
+    }
+    assert looks == [1]
