@@ -40,6 +40,9 @@ class HostAnswers:
             for model in self._service.offers
         ]
 
+    async def refresh(self) -> None:
+        """Nothing to do: a host of this process is never out of reach."""
+
     def answer(self, body: JsonObject) -> AsyncGenerator[Reply, None]:
         """The owner's own request."""
         return self._service.answer(body)

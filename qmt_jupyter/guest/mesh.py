@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelUnknown, NotJoined, ProtocolViolation
+from ..errors import ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
 from ..mesh import addresses
@@ -111,6 +112,16 @@ class GuestMesh:
             return vectors.result()
         except ExchangeError as error:
             raise ProtocolViolation(f"The host broke the exchange ({error}).") from None
+
+    async def refresh(self) -> None:
+        """Reach the hosts whose connection was lost: what they offer may have changed since.
+
+        Those that cannot be reached stay as they were.
+        """
+        for link in tuple(self._links):
+            if not link.is_connected:
+                with contextlib.suppress(QmtError):
+                    await link.connect()
 
     async def close(self) -> None:
         """Leave every host; safe to call twice."""

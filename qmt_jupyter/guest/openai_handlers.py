@@ -47,6 +47,7 @@ class Models(Door):
 
     async def get(self, *_: str) -> None:
         """What is offered now."""
+        await self.service.refresh()
         models = [_model(each, self.service.created) for each in self.service.models()]
         await self.send(encode_json({"object": "list", "data": models}))
 
@@ -59,6 +60,7 @@ class OneModel(Door):
     async def get(self, *path: str) -> None:
         """The model, if it is offered."""
         name = path[0]
+        await self.service.refresh(name)
         for each in self.service.models():
             if each["name"] == name:
                 await self.send(encode_json(_model(each, self.service.created)))
@@ -213,8 +215,8 @@ class Unknown(Door):
 
 ROUTES = [
     (r"/", Root),
-    (r"/v1/models", Models),
+    (r"/v1/models/?", Models),
     (r"/v1/models/(.+)", OneModel),
-    (r"/v1/chat/completions", Chat),
-    (r"/v1/embeddings", Embeddings),
+    (r"/v1/chat/completions/?", Chat),
+    (r"/v1/embeddings/?", Embeddings),
 ]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -170,7 +171,8 @@ class OpenAIServer:
             await asyncio.wait(running, timeout=_GOODBYE)
             # The handlers, which wait for this work, have their last word to write.
             await asyncio.sleep(0.05)
-        await server.close_all_connections()
+        with anyio.move_on_after(_GOODBYE):
+            await server.close_all_connections()
 
     def __repr__(self) -> str:
         return f"<OpenAIServer {self.base_url if self.is_open else 'closed'}>"

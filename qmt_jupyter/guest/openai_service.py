@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
+import anyio
+
 from ..errors import ModelUnknown, NotJoined, Stopped
 from ..providers.secret import Secret
 from ..wire.messages import JsonObject, Reply
@@ -15,6 +17,8 @@ from .mesh import Route
 
 # A connection to a host takes 127 requests at once; the mesh's other users need some too.
 MOST_AT_ONCE = 112
+# Seconds for hosts that were out of reach, before what they offered last counts.
+_REFRESH = 2.0
 
 
 class Answering(Protocol):
@@ -22,6 +26,9 @@ class Answering(Protocol):
 
     def models(self) -> list[dict[str, Any]]:
         """The models offered: ``name``, ``context`` in tokens, ``mesh``, ``chats``, ``embeds``."""
+
+    async def refresh(self) -> None:
+        """Reach again whoever is out of reach; what is offered may have changed."""
 
     def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
         """One chat completion's replies."""
@@ -64,15 +71,27 @@ class Service:
                 found.setdefault(model["name"], model)
         return list(found.values())
 
+    async def refresh(self, model: str | None = None) -> None:
+        """Have models that are today's, within two seconds; none is waited for that is known."""
+        if model is not None and any(each["name"] == model for each in self.models()):
+            return
+        with anyio.move_on_after(_REFRESH):
+            await asyncio.gather(*(each.refresh() for each in self._look()))
+
     async def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
         """One chat completion's replies; waits for its turn where very many run."""
-        async with self._turns, aclosing(self._who(body.get("model")).answer(body)) as replies:
-            async for reply in replies:
-                yield reply
+        async with self._turns:
+            if body.get("model") is not None:
+                await self.refresh(body["model"])
+            async with aclosing(self._who(body.get("model")).answer(body)) as replies:
+                async for reply in replies:
+                    yield reply
 
     async def embed(self, body: JsonObject) -> JsonObject:
         """Embeddings; waits for its turn where very many run."""
         async with self._turns:
+            if body.get("model") is not None:
+                await self.refresh(body["model"])
             return await self._who(body.get("model"), "embeds").embed(body)
 
     def _who(self, model: str | None, purpose: str = "chats") -> Answering:

@@ -243,6 +243,27 @@ def test_a_host_that_stops_is_503_and_works_again_when_it_is_back(serving):
         until(lambda: client.chat().status == 200, 60)
 
 
+class Other(Echo):
+    """The echo by another name."""
+
+    models = (Model("other"),)
+
+    def chat(self, model, request):
+        return super().chat("echo", request)
+
+
+def test_a_host_that_comes_back_with_another_model_is_asked_for_it(serving):
+    host, client = serving(Echo())
+    assert client.chat().status == 200
+    port = int(host.status()["addresses"][0].rpartition(":")[2])
+    host.close()
+    with qmt.host(Other(), uses=0, port=port):
+        until(lambda: client.chat(model="other").status == 200)
+        assert [each["id"] for each in client.send("GET", "/v1/models").json["data"]] == ["other"]
+        gone = client.chat(model="echo")
+        assert (gone.status, gone.error["code"]) == (404, "model_not_found")
+
+
 def test_after_the_mesh_was_left_nothing_answers(host, provider):
     with qmt.join(host.invite.url) as mesh:
         client = Client(mesh.serve())
