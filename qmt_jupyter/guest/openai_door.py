@@ -36,7 +36,7 @@ class Door(web.RequestHandler):
     def initialize(self) -> None:
         """Tornado's own place for attributes; called for each request."""
         self._refusal: NotServed | None = None
-        self.received: list[bytes] = []
+        self.received = bytearray()
         self._size = 0
         self._work: asyncio.Future[None] | None = None
         self.asked: dict[str, Any] | None = None
@@ -111,7 +111,7 @@ class Door(web.RequestHandler):
         if self._refusal is not None:
             self.received.clear()
         else:
-            self.received.append(chunk)
+            self.received += chunk
         return None
 
     def enter(self) -> None:

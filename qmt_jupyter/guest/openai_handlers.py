@@ -90,7 +90,7 @@ class Asking(Door):
     async def post(self, *_: str) -> None:
         """Read the body, then work on it until it is done or its client has gone."""
         self.enter()
-        body = requests.read_json(b"".join(self.received))
+        body = requests.read_json(bytes(self.received))
         self.received.clear()
         self.asked = body
         await self.run(self._answer(body))
