@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ProtocolViolation, QmtError
 from ..harmless import printable
 from ..wire.completions import ChunkBuilder, Completion
-from ..wire.messages import Delta, Queued, encoded_size
+from ..wire.messages import Delta, Queued, Started, encoded_size
 from . import openai_errors as refusals
 from . import openai_requests as requests
 from .mesh import Route
@@ -151,6 +151,8 @@ class Chat(Asking):
                 if isinstance(reply, Queued):
                     events.position = reply.position
                     continue
+                if isinstance(reply, Started):
+                    events.position = None
                 if isinstance(reply, Delta):
                     _name_as_openai(reply.choices)
                 chunk = builder.chunk(reply)

@@ -10,6 +10,7 @@ import asyncio
 import json
 from typing import Any
 
+import anyio
 from tornado.http1connection import HTTP1Connection
 from tornado.web import RequestHandler
 
@@ -55,6 +56,13 @@ def close_connection(handler: RequestHandler) -> None:
         connection.close()
 
 
+async def _patiently(event: asyncio.Event) -> None:
+    with anyio.move_on_after(READER_PATIENCE) as patience:
+        await event.wait()
+    if patience.cancelled_caught:
+        raise NotRead
+
+
 class EventStream:
     """The events of one response. Its head goes out with the first of them."""
 
@@ -67,6 +75,8 @@ class EventStream:
         self._writing = False
         self._room = asyncio.Event()
         self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._quiet: asyncio.TimerHandle | None = None
         self._wrote_at = self._loop.time()
         self.has_begun = False
@@ -83,6 +93,7 @@ class EventStream:
         if self.broken:
             return
         self.has_begun = True
+        self._idle.clear()
         self._pieces.append(data)
         self._size += len(data)
         if self._size > _HIGH_WATER:
@@ -107,27 +118,19 @@ class EventStream:
             self._pieces.clear()
         if self._pieces:
             self._write()
+        else:
+            self._idle.set()
         if self._size <= _HIGH_WATER:
             self._room.set()
 
     async def ready(self) -> None:
         """Wait while too much is unread. Raises :class:`NotRead` after a minute."""
         if not self._room.is_set():
-            try:
-                await asyncio.wait_for(self._room.wait(), READER_PATIENCE)
-            except (asyncio.TimeoutError, TimeoutError):
-                raise NotRead from None
+            await _patiently(self._room)
 
     async def flush(self) -> None:
         """Wait until all is handed to the system. Raises :class:`NotRead` after a minute."""
-        deadline = self._loop.time() + READER_PATIENCE
-        pause = 0.0
-        while (self._pieces or self._writing) and not self.broken:
-            if self._loop.time() > deadline:
-                raise NotRead
-            # Most often one turn is enough.
-            await asyncio.sleep(pause)
-            pause = min(0.05, pause + 0.005)
+        await _patiently(self._idle)
 
     def _watch(self) -> None:
         left = self._wrote_at + QUIET - self._loop.time()
@@ -145,3 +148,4 @@ class EventStream:
                 timer.cancel()
         self._pieces.clear()
         self._room.set()
+        self._idle.set()

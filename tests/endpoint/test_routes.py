@@ -163,6 +163,9 @@ def test_a_host_serves_its_owner_without_a_mesh(host):
         assert client.chat("mine").json["choices"][0]["message"]["content"] == "mine"
         assert client.send("GET", "/v1/models").json["data"][0]["id"] == "echo"
     assert host.usage()["own"]["requests"] == 1
+    left_open = host.serve()
+    host.close()
+    assert not left_open.is_open
 
 
 def test_the_awaitable_twin_serves_too(host):

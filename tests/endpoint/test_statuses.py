@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
 import qmt_jupyter as qmt
@@ -160,6 +161,17 @@ def test_an_error_after_it_is_an_event_and_the_stream_has_no_last_word(serving):
     assert "[DONE]" not in answer.text
     whole = client.chat()
     assert (whole.status, whole.error["code"]) == (502, "generation-failed")
+
+
+def test_openais_client_raises_what_comes_in_mid_stream(serving):
+    _, client = serving(Failing(GenerationFailed("The engine gave up."), pieces=3))
+    endpoint = client.endpoint
+    with openai.OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key) as sdk:
+        pieces = []
+        with pytest.raises(openai.APIError, match="The engine gave up"):
+            for chunk in sdk.chat.completions.create(**question(), stream=True):
+                pieces.append(chunk.choices[0].delta.content)
+    assert pieces == ["word "] * 3
 
 
 def test_a_provider_that_breaks_shows_no_traceback(serving):
