@@ -59,7 +59,12 @@ def test_a_request_that_waits_long_is_kept_alive_by_comments(client, provider, m
     body = question("one two", stream=True, max_tokens=3)
     connection, answer = client.open("POST", "/v1/chat/completions", body)
     assert answer.status == 200
-    assert answer.readline() == b": waiting, 0 before you\n"
+    # One that comes before the host has said a position has none.
+    said = [answer.readline()]
+    while b"waiting" not in said[-1]:
+        assert said[-1] in (b":\n", b"\n")
+        said.append(answer.readline())
+    assert said[-1] == b": waiting, 0 before you\n"
     first.close()
     rest = answer.read().decode().lstrip()
     connection.close()
@@ -142,7 +147,7 @@ def test_a_head_or_a_body_that_dawdles_is_cut_off(mesh, monkeypatch):
         whole = request(client, question())
         assert client.raw(whole[:-5], wait=30) == b""
         assert client.raw(b"", wait=30) == b""
-        assert client.send("GET", "/v1/models").status == 200
+        until(lambda: answers(client))
 
 
 def test_more_connections_than_there_may_be_are_closed_at_once(mesh, monkeypatch):
