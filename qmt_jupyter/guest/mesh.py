@@ -85,6 +85,11 @@ class GuestMesh:
             fitting = [offer.name for offer in link.models if getattr(offer, purpose)]
             if model in fitting or (model is None and (fitting or purpose == "chats")):
                 return link
+        for link in self._links if model is not None else ():
+            # A bare name will do where one model of a host has it; the host knows its labels.
+            names = [offer.name for offer in link.models if getattr(offer, purpose)]
+            if len([name for name in names if name.endswith(f"/{model}")]) == 1:
+                return link
         offered = ", ".join(dict.fromkeys(entry["name"] for entry in self.models())) or "none"
         if purpose == "embeds":
             meant = "that makes embeddings" if model is None else f"{model!r} for embeddings"

@@ -20,6 +20,7 @@ from ..providers.base import Model, Provider
 from ..wire.messages import JsonObject, Queued, Reply, Started
 from . import allowlist
 from .account import Account, Grant
+from .aliases import Alias
 from .guesses import guessed_tokens, guessed_tokens_of_texts
 from .lanes import Lane, Lanes
 from .limits import UNLIMITED, Limits
@@ -55,8 +56,14 @@ class _Work:
 class Dispatcher:
     """Runs requests on providers. Who asks has been checked before it gets here."""
 
-    def __init__(self, providers: Sequence[Provider], register: Register, usage: UsageBook) -> None:
-        self._lanes = Lanes(providers)
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        register: Register,
+        usage: UsageBook,
+        aliases: Sequence[Alias] = (),
+    ) -> None:
+        self._lanes = Lanes(providers, aliases)
         self._register = register
         self._usage = usage
         self._own = Account()
@@ -190,8 +197,8 @@ class Dispatcher:
         names = [model.name for model in offered]
         if wanted is None and names:
             return (names[0], *self._lanes.find(names[0]))
-        if wanted is not None and wanted in names:
-            return (wanted, *self._lanes.find(wanted))
+        if wanted is not None and (meant := self._lanes.meant(wanted, names)) is not None:
+            return (meant, *self._lanes.find(meant))
         listed, what = ", ".join(names) or "none", repr(str(wanted)[:80])
         if purpose == "embeds":
             raise ModelUnknown(

@@ -23,7 +23,7 @@ from ..providers.base import Model, Provider
 from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
-from . import records
+from . import aliases, records
 from .dispatch import Dispatcher
 from .granting import ReachFile, Terms, sign_invite
 from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
@@ -70,9 +70,10 @@ class HostService:
 
     @classmethod
     async def start(
-        cls, providers: Sequence[Provider], settings: Settings, *, port: int = 0
-    ) -> HostService:
-        """Lock the identity, open the endpoint and announce it.
+        cls, providers: Sequence[Provider], settings: Settings, *,
+        port: int = 0, named: Sequence[aliases.Alias] = (),
+    ) -> HostService:  # fmt: skip
+        """Lock the identity, open the endpoint, announce it. ``named``: what models are called.
 
         Raises a :class:`~qmt_jupyter.errors.ConfigurationError`; the providers stay the
         caller's to close then.
@@ -85,7 +86,7 @@ class HostService:
             identity = keys.load_or_create(settings.host_dir / "identity.key")
             service = cls(providers, identity, lock, settings.host_dir)
             service._reach = reach
-            await service._open_ledger(settings.host_dir)
+            await service._open_ledger(settings.host_dir, named)
             service._endpoint = await Endpoint.bind(
                 identity.seed, reach, port=port, alpns=(messages.ALPN,)
             )
@@ -105,7 +106,7 @@ class HostService:
         ]
         return service
 
-    async def _open_ledger(self, directory: Path) -> None:
+    async def _open_ledger(self, directory: Path, named: Sequence[aliases.Alias]) -> None:
         now = time.time()
         self._ledger, snapshot = await Ledger.open(directory, self._take_changes, now)
         self._register = Register.from_snapshot(snapshot, wall=now, clock=time.monotonic())
@@ -115,7 +116,7 @@ class HostService:
             write=lambda rows: ledger.write(lambda db: records.put_requests(db, rows)),
             post=lambda rows: ledger.post(lambda db: records.put_requests(db, rows)),
         )
-        self._dispatcher = Dispatcher(self._providers, self._register, self._usage)
+        self._dispatcher = Dispatcher(self._providers, self._register, self._usage, named)
 
     # What it is ------------------------------------------------------------------------------
 

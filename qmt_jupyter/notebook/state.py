@@ -67,8 +67,12 @@ class State:
                 )
             raise NotJoined("There is nobody to ask: no mesh is joined and no model hosted here.")
         for mesh in self.meshes.values():
-            if model is None or any(each["name"] == model for each in mesh.models):
+            names = [each["name"] for each in mesh.models]
+            if model is None or model in names:
                 return mesh
+        for mesh in self.meshes.values():
+            if any(each["name"].endswith(f"/{model}") for each in mesh.models):
+                return mesh  # which knows whether the bare name will do
         raise ModelUnknown(f"No host that was joined offers a model {model!r}.")
 
 
