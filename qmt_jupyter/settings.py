@@ -3,7 +3,8 @@
 Environment: ``QMT_HOME`` moves every file, ``QMT_MODELS`` the model files alone (they are large);
 ``QMT_INTERFACES`` restricts the network to some
 interfaces (comma-separated names or addresses, e.g. ``lo`` or ``127.0.0.1``; default: all);
-``QMT_INVITE`` may hold an invite link, so that it need not stand in a command line.
+``QMT_INVITE`` may hold an invite link, so that it need not stand in a command line;
+``QMT_DETECT=off`` keeps ``%qmt_host`` from looking for servers that run on this machine.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import platformdirs
 
-from .errors import HomeNotWritable
+from .errors import HomeNotWritable, OptionInvalid
 
 INVITE_VARIABLE = "QMT_INVITE"
+DETECT_VARIABLE = "QMT_DETECT"
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Settings:
     """The configuration of one process, read once.
 
     ``home`` is the directory of keys, models and records (0700). ``interfaces`` names what the
-    network may use: interface names or addresses; empty means every usable one.
+    network may use: interface names or addresses; empty means every usable one. ``detect`` is
+    ``on`` or ``off``.
     """
 
     home: Path
     interfaces: tuple[str, ...] = field(default=())
     models: Path | None = None
+    detect: str = "on"
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -43,7 +47,18 @@ class Settings:
             home=_absolute(home) if home else platformdirs.user_data_path("qmt_jupyter"),
             interfaces=tuple(part.strip() for part in named.split(",") if part.strip()),
             models=_absolute(models) if models else None,
+            detect=os.environ.get(DETECT_VARIABLE, "").strip() or "on",
         )
+
+    @property
+    def looks_for_servers(self) -> bool:
+        """Whether to look for servers on this machine. Raises OptionInvalid."""
+        if self.detect not in ("on", "off"):
+            raise OptionInvalid(
+                f"{DETECT_VARIABLE} says neither on nor off.",
+                next_step=f"Set {DETECT_VARIABLE}=off, or unset it.",
+            )
+        return self.detect == "on"
 
     @property
     def host_dir(self) -> Path:
