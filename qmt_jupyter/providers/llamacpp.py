@@ -21,7 +21,6 @@ from ..errors import (
     GenerationFailed,
     ModelNotLoaded,
     ModelUnknown,
-    OptionInvalid,
     RequestInvalid,
     Stopped,
 )
@@ -31,33 +30,27 @@ from .chat_request import engine_request, raised_by_engine, refused_by_engine
 from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus
 from .embedding_request import EngineCall, embed_each, embedding_body
 from .generation import Generation
-from .gguf import GgufHead, read_head
+from .gguf import read_head
 from .memory import available_memory, require_memory
 from .model_files import ModelFile
-
-DEFAULT_CONTEXT = 4096
-# A text to be embedded is taken in one step, whose memory grows with it.
-_EMBEDDING_CONTEXT = 2048
-_LEAST_CONTEXT = 256  # the engine rounds a slot's context up to a multiple of this
-_MOST_SLOTS = 64
+from .sizing import (
+    DEFAULT_CONTEXT,
+    EMBEDDING_CONTEXT,
+    check_sizes,
+    cpu_step,
+    fitted_context,
+)
 
 # How long a stream that was closed waits for the engine's thread. A step takes well under a
 # second, but for a large model on a slow CPU.
 _STOP_PATIENCE = 10.0
 _CLOSE_PATIENCE = 30.0
 
-# A step on the CPU should take about this long: it is how late a stop in the middle of a prompt
-# takes effect, and how long others wait for their next token meanwhile.
-_STEP_SECONDS = 0.3
-# Measured with SmolLM2-135M (98 MB): 190 prompt tokens a second on one core.
-_BYTES_PER_CORE_SECOND = 190 * 98_000_000
-_STEP_RANGE = (32, 512)
-
 _PROMPT_CACHE_MIB = 512
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """What loading leaves: the engine and the facts about it."""
 
     server: Any
@@ -69,7 +62,7 @@ class _Loaded:
 class LlamaCpp(Provider):
     """One GGUF model in this process. Made by :meth:`load`."""
 
-    def __init__(self, loaded: _Loaded, slots: int) -> None:
+    def __init__(self, loaded: Loaded, slots: int) -> None:
         self._server: Any = loaded.server
         self._model = loaded.model
         self._device = loaded.device
@@ -79,7 +72,8 @@ class LlamaCpp(Provider):
         self._running: set[Generation] = set()
 
     def __repr__(self) -> str:
-        return f"LlamaCpp({self._model.name!r}, slots={self._slots}, device={self._device!r})"
+        kind = type(self).__name__
+        return f"{kind}({self._model.name!r}, slots={self._slots}, device={self._device!r})"
 
     @classmethod
     async def load(
@@ -106,10 +100,7 @@ class LlamaCpp(Provider):
         :class:`~qmt_jupyter.errors.EngineMissing`, :class:`~qmt_jupyter.errors.OutOfMemory` or
         :class:`~qmt_jupyter.errors.ModelNotLoaded`.
         """
-        _check("slots", slots, 1, _MOST_SLOTS)
-        _check("context", context, _LEAST_CONTEXT, None)
-        _check("gpu_layers", gpu_layers, 0, None)
-        _check("threads", threads, 1, 512)
+        check_sizes(slots=slots, context=context, gpu_layers=gpu_layers, threads=threads)
         loaded = await asyncio.to_thread(
             _load, file, slots, context, gpu_layers, threads, embeddings
         )
@@ -239,14 +230,6 @@ def _chat(server: Any, body: bytes, on_piece: Callable[[bytes], bool]) -> None:
     server.handle_chat_completions(body, on_piece)
 
 
-def _check(option: str, value: int | None, least: int, most: int | None) -> None:
-    if value is None:
-        return
-    if value < least or (most is not None and value > most):
-        span = f"between {least} and {most}" if most is not None else f"at least {least}"
-        raise OptionInvalid(f"{option} must be {span}, not {value}.")
-
-
 def _load(
     file: ModelFile,
     slots: int,
@@ -254,21 +237,13 @@ def _load(
     gpu_layers: int | None,
     threads: int | None,
     embeddings: bool,
-) -> _Loaded:
+) -> Loaded:
     head = read_head(file.path)
     embeds = embeddings or head.is_embedding
     engine = require_engine()
     devices = engine.get_device_info()
-    notices = []
-    usual = _EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT
-    per_slot = context or min(usual, head.context or usual)
-    if head.context is not None and per_slot > head.context:
-        notices.append(
-            f"{file.public_name} was trained for {head.context} tokens: its context is that, "
-            f"not {per_slot}."
-        )
-        per_slot = head.context
-    per_slot = max(_LEAST_CONTEXT, per_slot // _LEAST_CONTEXT * _LEAST_CONTEXT)
+    usual = EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT
+    per_slot, notices = fitted_context(file.public_name, head, context, usual)
     gpus = [device for device in devices if is_gpu(device)] if gpu_layers != 0 else []
     available = available_memory()
     if available is not None:
@@ -287,7 +262,7 @@ def _load(
         if not head.is_embedding:
             params.pooling_type = engine.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     elif not gpus:
-        step = _cpu_step(head, params.cpuparams.n_threads)
+        step = cpu_step(head, params.cpuparams.n_threads)
         params.n_batch = params.n_ubatch = step
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.verbosity = -1  # prompts are logged above this
@@ -308,7 +283,7 @@ def _load(
     if (notice := idle_gpu_notice(devices)) is not None:
         notices.append(notice)
     model = Model(file.public_name, per_slot, chats=not head.is_embedding, embeds=embeds)
-    return _Loaded(server, model, phrase, tuple(notices))
+    return Loaded(server, model, phrase, tuple(notices))
 
 
 def require_engine() -> Any:
@@ -324,14 +299,3 @@ def require_engine() -> Any:
             "xllamacpp brings back the CPU build.",
         ) from None
     return xllamacpp
-
-
-def _cpu_step(head: GgufHead, threads: int) -> int:
-    """How many prompt tokens the engine takes at once: a power of two."""
-    cores = threads if threads > 0 else 2
-    tokens = _STEP_SECONDS * cores * _BYTES_PER_CORE_SECOND / max(1, head.size)
-    least, most = _STEP_RANGE
-    step = least
-    while step * 2 <= min(tokens, most):
-        step *= 2
-    return step
