@@ -27,6 +27,7 @@ _PUBLIC = {
     "Mesh": "api",
     "QmtError": "errors",
     "config": "configuration",
+    "detect": "api",
     "host": "api",
     "join": "api",
 }
@@ -35,6 +36,7 @@ _MODULES = ("aio", "errors")
 __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what comes back)
     "host",
     "join",
+    "detect",
     "Host",
     "Mesh",
     "Invite",
@@ -50,7 +52,7 @@ __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what
 
 if TYPE_CHECKING:
     from . import aio, errors
-    from .api import Answer, Host, Mesh, host, join
+    from .api import Answer, Host, Mesh, detect, host, join
     from .configuration import config
     from .errors import QmtError
     from .facade import Invite, Limits

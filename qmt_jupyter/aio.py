@@ -14,15 +14,17 @@ from .answers import AnswerState, Event
 from .endpoints import AwaitableEndpoint as Endpoint
 from .endpoints import Serving
 from .facade import HostFacts, Invite, MeshFacts
+from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .providers.assemble import wanted
 from .providers.base import Provider
-from .providers.secret import read_key
+from .providers.select import AUTO
 from .wire.completions import ChunkBuilder
 
-__all__ = ["Answer", "Endpoint", "Host", "Invite", "Mesh", "host", "join"]
+__all__ = ["Answer", "Endpoint", "Host", "Invite", "Mesh", "detect", "host", "join"]
 
 
 class Answer(AnswerState):
@@ -183,7 +185,7 @@ class Mesh(MeshFacts, _Askable):
 
 
 async def host(
-    model: str | Provider | None = None,
+    model: str | Provider | Sequence[str | Provider] | None = None,
     *,
     name: str | None = None,
     uses: int = DEFAULT_USES,
@@ -194,22 +196,30 @@ async def host(
     threads: int | None = None,
     port: int = 0,
     limits: Limits = UNLIMITED,
-    upstream: str | None = None,
+    upstream: str | Sequence[str] | None = None,
     upstream_models: Sequence[str] = (),
-    upstream_key: str | None = None,
+    upstream_key: str | Sequence[str | None] | None = None,
     embeddings: bool = False,
+    engine: str = AUTO,
+    aliases: Aliases = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it; like :func:`qmt_jupyter.host`.
 
     ``progress`` is called from a worker thread.
     """
+    shared = wanted(model, upstream, upstream_models, upstream_key, engine)
     options = HostOptions(
-        model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        upstream, tuple(upstream_models), read_key(upstream_key), embeddings,
+        shared, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
+        embeddings, parse(aliases),
     )  # fmt: skip
     service, first, forget = await runtime.call_async(nodes.start_host, options, progress)
     return Host(service, Invite(first, limits), forget)
+
+
+async def detect() -> list[dict[str, Any]]:
+    """What runs on this machine and could be shared; like :func:`qmt_jupyter.detect`."""
+    return await runtime.call_async(nodes.detect_servers)
 
 
 async def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:

@@ -17,13 +17,15 @@ from .endpoints import Endpoint, Serving, open_endpoint
 from .facade import HostFacts, Invite, MeshFacts
 from .guest import remembered as remembering
 from .host import owner
+from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .identity import link
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .providers.assemble import wanted
 from .providers.base import Provider
-from .providers.secret import read_key
+from .providers.select import AUTO
 from .settings import Settings
 from .wire.completions import ChunkBuilder
 
@@ -226,7 +228,7 @@ class Mesh(MeshFacts, _Askable):
 
 
 def host(
-    model: str | Provider | None = None,
+    model: str | Provider | Sequence[str | Provider] | None = None,
     *,
     name: str | None = None,
     uses: int = DEFAULT_USES,
@@ -237,27 +239,36 @@ def host(
     threads: int | None = None,
     port: int = 0,
     limits: Limits = UNLIMITED,
-    upstream: str | None = None,
+    upstream: str | Sequence[str] | None = None,
     upstream_models: Sequence[str] = (),
-    upstream_key: str | None = None,
+    upstream_key: str | Sequence[str | None] | None = None,
     embeddings: bool = False,
+    engine: str = AUTO,
+    aliases: Aliases = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it.
 
     ``model`` is a path to a GGUF file, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2`` (which
-    is the default), or a :class:`~qmt_jupyter.providers.base.Provider`. The first invite is called
-    ``name`` (default: this machine's name), admits ``uses`` guests (0: any number) and lives for
-    ``ttl`` (``90s``, ``15m``, ``24h``, ``7d``, ``none``); ``limits`` bound what its guests may
-    take together, or each (:class:`qmt_jupyter.Limits`). ``slots`` requests run side by side,
-    each with ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is the UDP
-    port (0: a free one).
+    is the default), ``NAME:REST`` for a provider plugin, a
+    :class:`~qmt_jupyter.providers.base.Provider`, or a sequence of these. The first invite is
+    called ``name`` (default: this machine's name), admits ``uses`` guests (0: any number) and
+    lives for ``ttl`` (``90s``, ``15m``, ``24h``, ``7d``, ``none``); ``limits`` bound what its
+    guests may take together, or each (:class:`qmt_jupyter.Limits`). ``slots`` requests run side
+    by side, each with ``context`` tokens; ``gpu_layers`` of the model go to the GPU; ``port`` is
+    the UDP port (0: a free one).
 
     ``upstream`` is the address of an OpenAI-compatible server whose models are shared too, or
-    alone where no ``model`` is given; ``upstream_models`` say which (``*`` and ``?`` stand for
-    more), and ``upstream_key`` where its key is: ``env:NAME``, ``keyring:SERVICE`` or ``prompt``,
-    never the key itself. The key stays with the provider. ``embeddings``: a model that chats is
-    to make embeddings too (:meth:`Mesh.embed`); one that was made for them does so anyway.
+    alone where no ``model`` is given, or a sequence of such; ``upstream_models`` say which of
+    their models (``*`` and ``?`` stand for more), and ``upstream_key`` where the key is:
+    ``env:NAME``, ``keyring:SERVICE`` or ``prompt``, never the key itself; with several upstreams
+    one source each, in their order (``none`` or None for one without). A key stays with its
+    provider. ``embeddings``: a model that chats is to make embeddings too (:meth:`Mesh.embed`);
+    one that was made for them does so anyway.
+
+    ``engine`` runs model files: ``auto``, ``xllamacpp`` or ``llama-cpp-python``. ``aliases`` map
+    names, which alone guests see, to models; a name by itself is for the one model shared.
+    Without one, models of one name go by ``LABEL/NAME``.
 
     ``progress`` is called in this thread with bytes done and in total while a model
     is being fetched.
@@ -265,9 +276,10 @@ def host(
     Raises a :class:`~qmt_jupyter.errors.ConfigurationError` or a
     :class:`~qmt_jupyter.errors.ProviderError`.
     """
+    shared = wanted(model, upstream, upstream_models, upstream_key, engine)
     options = HostOptions(
-        model, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        upstream, tuple(upstream_models), read_key(upstream_key), embeddings,
+        shared, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
+        embeddings, parse(aliases),
     )  # fmt: skip
     service, first, forget = _wait_showing(
         progress, lambda report: runtime.submit(nodes.start_host, options, report)
@@ -291,6 +303,16 @@ def _wait_showing(
     result = runtime.wait(start(lambda done, total: latest.append((done, total))), show)
     show()
     return result
+
+
+def detect() -> list[dict[str, Any]]:
+    """What runs on this machine and could be shared: Ollama, LM Studio, llama-server, vLLM.
+
+    Each with ``product``, ``url`` (for ``host(upstream=…)``), ``models``, and ``needs_key``, where
+    it says its models only to who has its key. Looks on loopback alone, for half a second, and
+    shares nothing. Empty with ``QMT_DETECT=off``.
+    """
+    return runtime.call(nodes.detect_servers)
 
 
 def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__, flags, serve, words
 from .errors import InviteError, NotJoined, OptionInvalid, QmtError
 from .harmless import plain, printable
-from .terminal import Output, prepare_streams, progress_bar, shown_if_possible
+from .terminal import Output, prepare_streams, progress_bar, shell_line, shown_if_possible
 
 if TYPE_CHECKING:
     from .api import Answer, Host
@@ -29,24 +29,18 @@ _INTERRUPTED = 130
 
 
 def run_host(arguments: argparse.Namespace, output: Output) -> int:
-    """``qmt host``: share a model until interrupted."""
-    from .api import host
+    """``qmt host``: share a model until interrupted, or say what could be shared."""
+    from .api import detect, host
     from .facade import Limits
+    from .offer import offer, offer_text
 
+    if flags.names_nothing(arguments) and (found := detect()):
+        given = [word for word in arguments.given if word != "--json"]
+        offered = offer(found, shell_line("qmt", *given), bool(arguments.aliases))
+        output.event("found", offer_text(offered), **offered)
+        return 1
     with host(
-        arguments.model,
-        name=arguments.name,
-        uses=arguments.uses,
-        ttl=arguments.ttl,
-        slots=arguments.slots,
-        context=arguments.context,
-        gpu_layers=arguments.gpu_layers,
-        threads=arguments.threads,
-        port=arguments.port,
-        upstream=arguments.upstream,
-        upstream_models=arguments.upstream_model,
-        upstream_key=arguments.upstream_key,
-        embeddings=arguments.embeddings,
+        **flags.host_arguments(arguments),
         limits=Limits(**flags.limits(arguments)),
         progress=progress_bar("Fetching the model"),
     ) as running:
@@ -361,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _terminate)
     try:
-        arguments = parser().parse_args(given)
+        arguments = parser().parse_args(given, argparse.Namespace(given=given))
         status: int = arguments.run(arguments, output)
     except QmtError as error:
         output.error(error)

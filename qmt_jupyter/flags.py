@@ -9,6 +9,7 @@ from .errors import OptionInvalid
 
 # Repeated here so that defining a flag imports nothing heavy; a test keeps them equal to nodes'.
 DEFAULT_MODEL = "smollm2"
+ENGINES = ("auto", "xllamacpp", "llama-cpp-python")
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
 DEFAULT_SLOTS = 4
@@ -91,13 +92,31 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     """What is shared, and on which terms."""
     parser.add_argument(
         "--model",
+        action="append",
         metavar="MODEL",
-        help="a .gguf file, hf:OWNER/NAME/FILE.gguf, or smollm2 "
-        f"(default {DEFAULT_MODEL}, or none with --upstream)",
+        help="a .gguf file, hf:OWNER/NAME/FILE.gguf, smollm2, or NAME:REST for a provider plugin; "
+        f"repeat it for more (default: what runs here is listed, else {DEFAULT_MODEL} is shared)",
+    )
+    parser.add_argument(
+        "--as",
+        dest="aliases",
+        action="append",
+        default=[],
+        metavar="NAME[=MODEL]",
+        help="what guests are to see a model called; repeat it for more",
+    )
+    parser.add_argument(
+        "--engine",
+        default=ENGINES[0],
+        metavar="ENGINE",
+        help=f"what runs model files: {', '.join(ENGINES)} (default {ENGINES[0]})",
     )
     upstream = parser.add_argument_group("a server that runs already, and whose key stays here")
     upstream.add_argument(
-        "--upstream", metavar="URL", help="share models of an OpenAI-compatible server"
+        "--upstream",
+        action="append",
+        metavar="URL",
+        help="share models of an OpenAI-compatible server; repeat it for more",
     )
     upstream.add_argument(
         "--upstream-model",
@@ -108,8 +127,10 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
     upstream.add_argument(
         "--upstream-key",
+        action="append",
         metavar="SOURCE",
-        help="where its key is: env:NAME, keyring:SERVICE or prompt; never the key itself",
+        help="where its key is: env:NAME, keyring:SERVICE or prompt; never the key itself; for "
+        "several upstreams once for each, in the same order (none for one without)",
     )
     add_grant(parser)
     parser.add_argument(
@@ -135,6 +156,32 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=0, metavar="N", help="UDP port (default: a free one)"
     )
+
+
+def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given, as arguments of :func:`qmt_jupyter.host`, but for the limits."""
+    return {
+        "model": options.model,
+        "name": options.name,
+        "uses": options.uses,
+        "ttl": options.ttl,
+        "slots": options.slots,
+        "context": options.context,
+        "gpu_layers": options.gpu_layers,
+        "threads": options.threads,
+        "port": options.port,
+        "upstream": options.upstream,
+        "upstream_models": options.upstream_model,
+        "upstream_key": options.upstream_key,
+        "embeddings": options.embeddings,
+        "engine": options.engine,
+        "aliases": options.aliases,
+    }
+
+
+def names_nothing(options: argparse.Namespace) -> bool:
+    """Whether nothing was said about what to share."""
+    return not (options.model or options.upstream or options.upstream_model or options.upstream_key)
 
 
 def add_chat(parser: argparse.ArgumentParser) -> None:

@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from . import runtime
 from .errors import OptionInvalid
 from .guest.mesh import GuestMesh
+from .host.aliases import Alias
 from .host.granting import Terms
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import lifetime, link
 from .mesh.locate import DEADLINE
-from .providers.base import Provider
-from .providers.llamacpp import require_engine
-from .providers.secret import Secret
-from .providers.select import (
-    DEFAULT_MODEL,
-    ECHO,
-    Engine,
-    Progress,
-    fetch,
-    load_provider,
-    open_upstream,
-)
+from .providers import detect
+from .providers.assemble import Wanted, open_all
+from .providers.base import Options, Provider
+from .providers.plugins import plugin_in
+from .providers.select import ECHO, Progress, fetch, require_engine
 from .settings import Settings
 
 DEFAULT_USES = 1
@@ -42,20 +36,18 @@ _LONGEST_DEADLINE = 3600.0
 class HostOptions:
     """What :func:`qmt_jupyter.host` takes; see there."""
 
-    model: str | Provider | None = None
+    model: Wanted | None = None
     name: str | None = None
     uses: int = DEFAULT_USES
     ttl: str = DEFAULT_TTL
-    slots: int = Engine.slots
+    slots: int = Options.slots
     context: int | None = None
     gpu_layers: int | None = None
     threads: int | None = None
     port: int = 0
     limits: Limits = UNLIMITED
-    upstream: str | None = None
-    upstream_models: tuple[str, ...] = ()
-    upstream_key: Secret | None = field(default=None, repr=False)
     embeddings: bool = False
+    aliases: tuple[Alias, ...] = ()
 
 
 def default_name() -> str:
@@ -83,8 +75,17 @@ async def start_host(
     settings = Settings.from_environment()
     providers: list[Provider] = []
     try:
-        await _open_providers(options, settings, progress, providers)
-        service = await HostService.start(providers, settings, port=options.port)
+        setup = Options(
+            options.slots,
+            options.context,
+            options.gpu_layers,
+            options.threads,
+            options.embeddings,
+        )
+        await open_all(options.model or Wanted(), setup, settings, progress, providers)
+        service = await HostService.start(
+            providers, settings, port=options.port, named=options.aliases
+        )
     except BaseException:
         for provider in providers:
             await provider.aclose()
@@ -97,32 +98,11 @@ async def start_host(
     return service, first, runtime.at_shutdown(service.close)
 
 
-async def _open_providers(
-    options: HostOptions, settings: Settings, progress: Progress | None, opened: list[Provider]
-) -> None:
-    """Open what is to be shared, the upstream first: it says soonest that something is wrong."""
-    if options.upstream is not None:
-        opened.append(
-            await open_upstream(
-                options.upstream, options.upstream_models, options.slots, options.upstream_key
-            )
-        )
-    elif options.upstream_models or options.upstream_key is not None:
-        raise OptionInvalid("There is no upstream.", next_step="Give its address: --upstream URL.")
-    model = options.model
-    if model is None and not opened:
-        model = DEFAULT_MODEL
-    if isinstance(model, Provider):
-        opened.append(model)
-    elif model is not None:
-        engine = Engine(
-            options.slots,
-            options.context,
-            options.gpu_layers,
-            options.threads,
-            options.embeddings,
-        )
-        opened.append(await load_provider(model, engine, settings, progress))
+async def detect_servers() -> list[dict[str, Any]]:
+    """What runs here and could be shared, unless the settings say not to look."""
+    if not Settings.from_environment().looks_for_servers:
+        return []
+    return [found.as_dict() for found in await detect.detect()]
 
 
 async def join_mesh(
@@ -154,7 +134,7 @@ def guest_name(name: str | None) -> str:
 
 async def fetch_model(model: str, progress: Progress | None = None) -> None:
     """Have a model's file on this machine, and the engine that it is for."""
-    if model != ECHO:
+    if model != ECHO and plugin_in(model) is None:
         require_engine()
         await fetch(model, Settings.from_environment(), progress)
 

@@ -131,7 +131,7 @@ class QmtMagics(Magics):
             STATE.started = None
             print("Stopped hosting.")
             return
-        from ..api import host
+        from ..api import detect, host
         from ..facade import Limits
 
         self._free_name(options.save)
@@ -144,20 +144,14 @@ class QmtMagics(Magics):
             # The same cell once more, as in Run All: its guests are not to notice.
             self._introduce(options)
             return
+        if flags.names_nothing(options) and (found := detect()):
+            from ..offer import offer, offer_text
+
+            command = f"%qmt_host {line.strip()}".strip()
+            print(offer_text(offer(found, command, bool(options.aliases))))
+            return
         STATE.started = host(
-            options.model,
-            name=options.name,
-            uses=options.uses,
-            ttl=options.ttl,
-            slots=options.slots,
-            context=options.context,
-            gpu_layers=options.gpu_layers,
-            threads=options.threads,
-            port=options.port,
-            upstream=options.upstream,
-            upstream_models=options.upstream_model,
-            upstream_key=options.upstream_key,
-            embeddings=options.embeddings,
+            **flags.host_arguments(options),
             limits=Limits(**flags.limits(options)),
             progress=self._progress(),
         )

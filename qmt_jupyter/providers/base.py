@@ -4,12 +4,17 @@ A provider lists its models, says how many requests it runs side by side, and tu
 chat-completion request into a stream of OpenAI chunks, or some texts into embeddings. The host
 has checked the request's parameters before it gets here; a provider adds nothing of the guest's to
 its own configuration.
+
+Somebody else's provider is a subclass of :class:`Provider`, given to ``qmt_jupyter.host(model=…)``
+as an object, or brought by a package under an entry point of the group ``qmt_jupyter.providers``
+(a :data:`Factory`): ``--model NAME:REST`` then calls the one called ``NAME``.
+``docs/providers.md`` writes one from beginning to end.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +51,29 @@ class Embedding:
     prompt_tokens: int | None = None
 
 
+@dataclass(frozen=True)
+class Options:
+    """How whoever hosts wants a provider set up; None leaves the choice to the provider.
+
+    ``slots`` requests run side by side, each with ``context`` tokens; ``gpu_layers`` of the
+    model are put on the GPU; ``threads`` compute on the CPU; ``embeddings`` are made by a model
+    that chats, too. A provider takes what applies to it.
+    """
+
+    slots: int = 4
+    context: int | None = None
+    gpu_layers: int | None = None
+    threads: int | None = None
+    embeddings: bool = False
+
+
 class Provider(abc.ABC):
-    """Produces tokens. Lives in the runtime's event loop; all calls come from there."""
+    """Produces tokens. Lives in the runtime's event loop; all calls come from there.
+
+    So nothing here may block for more than some milliseconds: what does belongs into a thread
+    (``asyncio.to_thread``). ``models``, ``slots`` and :meth:`chat` are all that a provider needs.
+    ``models`` and ``slots`` are looked at often and must be quick; ``slots`` does not change.
+    """
 
     @property
     @abc.abstractmethod
@@ -84,7 +110,13 @@ class Provider(abc.ABC):
         how many seconds in ``{"choices": [], "wait": S}``. A chunk may say in ``tokens`` how many
         tokens the answer has by then. None of these goes further than the host. The
         stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
-        choices. Closing the generator, or cancelling the task that awaits it, stops the engine.
+        choices (without one, the host counts by itself and says so). Closing the generator, or
+        cancelling the task that awaits it, stops the engine: what was begun is ended in
+        ``finally`` or by ``async with``.
+
+        ``model`` is one of the provider's own names, whatever guests call it. What is raised
+        reaches the guest in one sentence; an error of any other kind than the following is
+        logged here and told to the guest as a plain failure, without its text.
 
         Raises :class:`~qmt_jupyter.errors.RequestInvalid`,
         :class:`~qmt_jupyter.errors.PromptTooLong` or a
@@ -108,3 +140,12 @@ class Provider(abc.ABC):
 
     async def aclose(self) -> None:  # noqa: B027  (an engine without resources has none to free)
         """Free the engine. Running streams end first; safe to call twice."""
+
+
+Factory = Callable[[str, Options], "Provider | Awaitable[Provider]"]
+"""What an entry point of the group ``qmt_jupyter.providers`` leads to.
+
+Called in the runtime's event loop with what stands after ``NAME:``, and with the options; gives a
+provider, or is a coroutine function that does. A :class:`~qmt_jupyter.errors.QmtError` that it
+raises is shown as it is, any other error with its text.
+"""

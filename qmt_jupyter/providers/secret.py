@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 
 from ..errors import KeyUnavailable, OptionInvalid
+from ..harmless import printable
 
 KEYRING_USER = "qmt"
 # A run of the key this long in somebody else's text is too much of it.
@@ -100,8 +101,10 @@ class Scrubbing(logging.Filter):
         return True
 
 
-def read_key(source: str | None) -> Secret | None:
+def read_key(source: str | None, owner: str | None = None) -> Secret | None:
     """The key from ``source``, or None where no source is given.
+
+    ``owner`` is whose key it is, for the person who is asked for it.
 
     Raises :class:`~qmt_jupyter.errors.OptionInvalid` for what is no source, without repeating it:
     it may be a key that somebody put there; and :class:`~qmt_jupyter.errors.KeyUnavailable`.
@@ -120,7 +123,7 @@ def read_key(source: str | None) -> Secret | None:
     elif match[2]:
         value, where = _from_keyring(match[2]), f"the keyring under {match[2]}"
     else:
-        value, where = _from_prompt(), "what was typed"
+        value, where = _from_prompt(owner), "what was typed"
     value = value.strip()
     if not value:
         raise KeyUnavailable(f"There is no key in {where}.")
@@ -144,9 +147,9 @@ def _from_keyring(service: str) -> str:
     raise KeyUnavailable(f"The system's keyring cannot be read ({kind}).")
 
 
-def _from_prompt() -> str:
+def _from_prompt(owner: str | None) -> str:
     try:
-        return getpass.getpass("Key of the upstream: ")
+        return getpass.getpass(f"Key of {printable(owner or 'the upstream', 80)}: ")
     except (EOFError, NotImplementedError, RuntimeError):
         pass
     raise KeyUnavailable("There is nobody to ask for the key.")

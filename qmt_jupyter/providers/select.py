@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
+from ..errors import EngineMissing, OptionInvalid
 from ..settings import Settings
-from .base import Provider
+from .base import Options, Provider
+from .plugins import load_plugin, plugin_in
 
 if TYPE_CHECKING:
     from .model_files import ModelFile
@@ -24,48 +26,87 @@ _STOP_PATIENCE = 4.0
 DEFAULT_MODEL = "smollm2"
 ECHO = "echo"
 
-
-@dataclass(frozen=True)
-class Engine:
-    """How the local engine is set up; None leaves the choice to the engine.
-
-    ``slots`` requests run side by side, each with ``context`` tokens; ``gpu_layers`` of the
-    model are put on the GPU; ``threads`` compute on the CPU; ``embeddings`` are made by a model
-    that chats, too.
-    """
-
-    slots: int = 4
-    context: int | None = None
-    gpu_layers: int | None = None
-    threads: int | None = None
-    embeddings: bool = False
+AUTO, XLLAMACPP, LLAMA_CPP_PYTHON = "auto", "xllamacpp", "llama-cpp-python"
+ENGINES = (AUTO, XLLAMACPP, LLAMA_CPP_PYTHON)
 
 
 async def load_provider(
-    model: str, engine: Engine, settings: Settings, progress: Progress | None = None
+    model: str,
+    options: Options,
+    settings: Settings,
+    progress: Progress | None = None,
+    engine: str = AUTO,
 ) -> Provider:
     """Find or fetch the model, and load it.
 
-    ``model`` is a path, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, or ``echo``, which
-    answers with the question. Cancelling ends a download and leaves nothing half. Raises a
-    :class:`~qmt_jupyter.errors.ProviderError`.
+    ``model`` is a path, ``hf:OWNER/NAME/FILE.gguf``, the alias ``smollm2``, ``NAME:REST`` for the
+    plugin ``NAME``, or ``echo``, which answers with the question. ``engine`` is one of
+    :data:`ENGINES`. Cancelling ends a download and leaves nothing half. Raises a
+    :class:`~qmt_jupyter.errors.ProviderError` or :class:`~qmt_jupyter.errors.OptionInvalid`.
     """
     if model == ECHO:
         from .echo import Echo
 
-        return Echo(slots=engine.slots)
-    from .llamacpp import LlamaCpp, require_engine
-
+        return Echo(slots=options.slots)
+    if (plugin := plugin_in(model)) is not None:
+        return await load_plugin(*plugin, options)
     # Before a large download, not after it.
-    require_engine()
+    chosen = require_engine(engine)
+    file = await fetch(model, settings, progress)
+    if chosen == LLAMA_CPP_PYTHON:
+        from .llamacpp_python import LlamaCppPython
+
+        return await LlamaCppPython.load(
+            file,
+            context=options.context,
+            gpu_layers=options.gpu_layers,
+            threads=options.threads,
+            embeddings=options.embeddings,
+        )
+    from .llamacpp import LlamaCpp
+
     return await LlamaCpp.load(
-        await fetch(model, settings, progress),
-        slots=engine.slots,
-        context=engine.context,
-        gpu_layers=engine.gpu_layers,
-        threads=engine.threads,
-        embeddings=engine.embeddings,
+        file,
+        slots=options.slots,
+        context=options.context,
+        gpu_layers=options.gpu_layers,
+        threads=options.threads,
+        embeddings=options.embeddings,
     )
+
+
+def require_engine(engine: str = AUTO) -> str:
+    """The local engine to use: the one asked for, else xllamacpp, else llama-cpp-python.
+
+    Raises :class:`~qmt_jupyter.errors.EngineMissing` where it is not here or does not load.
+    """
+    if engine not in ENGINES:
+        raise OptionInvalid(
+            f"{engine!r} is no engine.", next_step=f"The engines are {', '.join(ENGINES)}."
+        )
+    if engine == LLAMA_CPP_PYTHON:
+        from . import llamacpp_python
+
+        llamacpp_python.require_engine()
+        return LLAMA_CPP_PYTHON
+    from . import llamacpp
+
+    try:
+        llamacpp.require_engine()
+    except EngineMissing as missing:
+        # One that is here but broken is said; only one that is not here makes way.
+        if engine == XLLAMACPP or _is_here("xllamacpp") or not _is_here("llama_cpp"):
+            raise
+        del missing
+        return require_engine(LLAMA_CPP_PYTHON)
+    return XLLAMACPP
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # hidden on purpose
+        return False
 
 
 async def open_upstream(

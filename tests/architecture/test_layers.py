@@ -34,7 +34,7 @@ MIDDLE = {"identity", "wire", *FLOOR}
 SIDES = {"mesh", "providers", *MIDDLE}
 BEHIND_FACADE = {"answers", "endpoints", "nodes", "runtime", "host", "guest", *SIDES}
 FACADE = {"api", "aio", "endpoints", "facade", "identity", *FLOOR}
-SURFACE = {"flags", "tables", "terminal", "words", *FACADE}
+SURFACE = {"flags", "offer", "tables", "terminal", "words", *FACADE}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "harmless": set(),
@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "aio": {"facade", *BEHIND_FACADE},
     "api": {"facade", *BEHIND_FACADE},
     "flags": FLOOR,
+    "offer": FLOOR,
     "terminal": FLOOR,
     "tables": {"identity", *FLOOR},
     "words": {"tables", *FACADE},
@@ -81,6 +82,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "jupyterhub": (None, {"hub"}),
     "keyring": ("keyring", {"providers.secret"}),
     "kademlia": ("kademlia", {"mesh.dht"}),
+    "llama_cpp": ("llama-cpp-python", {"providers.llamacpp_python"}),
     "markdown_it": ("markdown-it-py", {"notebook"}),
     "msgspec": ("msgspec", {"wire"}),
     "nacl": ("pynacl", {"identity"}),

@@ -339,7 +339,7 @@ def test_a_download_that_is_interrupted_leaves_nothing(homes, tmp_path, web, sen
     web.files[f"/files/{name}"] = (bytes(4_000_000), {}, 200)
     web.slow.set()
     process = subprocess.Popen(
-        [sys.executable, "-m", "qmt_jupyter.cli", "host"],
+        [sys.executable, "-m", "qmt_jupyter.cli", "host", "--model", "smollm2"],
         env={
             **{key: value for key, value in homes("host").items() if not key.startswith("PIP_")},
             "PIP_CONFIG_FILE": os.devnull,
@@ -372,7 +372,7 @@ def test_a_missing_engine_is_said_before_a_download(homes, tmp_path):
         "PIP_INDEX_URL": "http://127.0.0.1:9",
     }
     for command in ("host", "demo"):
-        done = qmt(without, command)
+        done = qmt(without, command, "--model", "smollm2")
         assert done.returncode == 1
         assert "pip install 'qmt-jupyter[host]'" in done.stderr
 

@@ -28,7 +28,8 @@ def members(cls):
 
 def test_the_public_names_are_these():
     assert qmt.__all__ == [
-        "host", "join", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError", "aio", "config", "errors",
+        "host", "join", "detect", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError",
+        "aio", "config", "errors",
         "load_ipython_extension", "unload_ipython_extension",
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
@@ -51,7 +52,7 @@ def test_host_stays_the_function_after_its_folder_was_imported():
     assert inspect.isfunction(qmt.host)
 
 
-@pytest.mark.parametrize("name", ["Host", "Mesh", "Answer", "Endpoint", "host", "join"])
+@pytest.mark.parametrize("name", ["Host", "Mesh", "Answer", "Endpoint", "detect", "host", "join"])
 def test_the_awaitable_twin_has_the_same_names(name):
     blocking, awaitable = getattr(api, name), getattr(aio, name)
     if inspect.isclass(blocking):
@@ -65,6 +66,7 @@ def test_the_awaitable_twin_has_the_same_names(name):
 
 def test_the_flags_say_the_same_defaults_as_the_facade():
     assert flags.DEFAULT_MODEL == select.DEFAULT_MODEL
+    assert flags.ENGINES == select.ENGINES
     assert nodes.HostOptions.model is None
     assert (flags.DEFAULT_USES, flags.DEFAULT_TTL) == (nodes.DEFAULT_USES, nodes.DEFAULT_TTL)
     assert nodes.HostOptions.slots == flags.DEFAULT_SLOTS
