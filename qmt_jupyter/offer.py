@@ -12,6 +12,7 @@ from .harmless import printable
 
 _MOST_LINES = 8  # a server, one line for each model
 _MOST_LISTED = 20
+_ALL = '"*"'
 
 # Needs no quoting in any shell, nor in a magic's line. What is not like that gets no line.
 _SIMPLE = re.compile(r"[A-Za-z0-9/._][A-Za-z0-9/._:@+-]*")
@@ -53,17 +54,21 @@ def _lines(server: dict[str, Any], command: str, renamed: bool) -> list[str]:
     base = f"{command} --upstream {server['url']}"
     if server["needs_key"]:
         return [f"{base} --upstream-key prompt --upstream-model NAME"]
-    simple = [name for name in server["models"] if _SIMPLE.fullmatch(name)]
-    lines = []
-    for name in simple[:_MOST_LINES]:
-        line = f"{base} --upstream-model {name}"
-        if not renamed and (short := _file_name(name)) is not None:
-            # Some servers call a model by its file, and guests need not know the host's folders.
-            line += f" --as {short}"
-        lines.append(line)
-    if len(server["models"]) > 1 and not renamed:
-        lines.append(f'{base} --upstream-model "*"')
-    return lines or [f"{base} --upstream-model NAME"]
+    models = server["models"]
+    if len(models) == 1:
+        # The only one need not be named.
+        named = f" --upstream-model {models[0]}" if _SIMPLE.fullmatch(models[0]) else ""
+        return [base + named + _renaming(models[0], renamed)]
+    simple = [name for name in models if _SIMPLE.fullmatch(name)][:_MOST_LINES]
+    lines = [f"{base} --upstream-model {name}{_renaming(name, renamed)}" for name in simple]
+    # With --as NAME there can be one model only.
+    return [*lines, f"{base} --upstream-model {'NAME' if renamed else _ALL}"]
+
+
+def _renaming(model: str, renamed: bool) -> str:
+    """For one that is called by its file: guests need not know the host's folders."""
+    short = None if renamed else _file_name(model)
+    return f" --as {short}" if short else ""
 
 
 def _file_name(model: str) -> str | None:

@@ -50,11 +50,11 @@ def nothing_is_hosted(monkeypatch):
 def test_what_was_found_is_printed_with_the_lines_that_share_it(local, capsys, nothing_is_hosted):
     (server,) = local(("Ollama", ollama("llama3.2:latest", "qwen3:8b")))
     assert cli.main(["host", "--uses", "3", "--name", "Team GPU"]) == 1
-    said = capsys.readouterr().out
+    said = capsys.readouterr().out.replace('"', "'")  # which of them is the shell's affair
     url = f"http://127.0.0.1:{server.port}/v1"
     base = f"    qmt host --uses 3 --name 'Team GPU' --upstream {url} --upstream-model"
     assert f"Ollama runs here at {url}, with llama3.2:latest, qwen3:8b:" in said
-    assert f"\n{base} llama3.2:latest\n{base} qwen3:8b\n{base} '*'\n" in said.replace('"', "'")
+    assert f"\n{base} llama3.2:latest\n{base} qwen3:8b\n{base} '*'\n" in said
     assert "\n    qmt host --uses 3 --name 'Team GPU' --model smollm2\n" in said
     assert "Nothing is shared" in said
     assert nothing_is_hosted == []
@@ -147,9 +147,27 @@ def test_no_name_of_a_model_gets_into_a_line_that_a_shell_would_take_apart():
     given = [shlex.split(line)[-1] for line in server["lines"]]
     assert given == ["good:1", "*"]
     alone = offer.offer([{**here, "models": ["a b"]}], "qmt host")["servers"][0]["lines"]
-    assert alone == ["qmt host --upstream http://127.0.0.1:1/v1 --upstream-model NAME"]
+    assert alone == ["qmt host --upstream http://127.0.0.1:1/v1"]
     for line in server["lines"]:
         assert words("%qmt_host", line) == shlex.split(line)
+
+
+@pytest.mark.parametrize(
+    ("models", "command", "lines"),
+    [
+        (["/home/me/my model.gguf"], "%qmt_host", ["%qmt_host {} --as my-model"]),
+        ([r"C:\models\a.gguf"], "%qmt_host", ["%qmt_host {} --as a"]),
+        (["/m/a.gguf"], "qmt host --as x", ["qmt host --as x {} --upstream-model /m/a.gguf"]),
+        (["org/m"], "%qmt_host", ["%qmt_host {} --upstream-model org/m"]),
+        (["/"], "%qmt_host", ["%qmt_host {} --upstream-model /"]),
+        (["a", "b c"], "qmt host --as x", ["qmt host --as x {} --upstream-model a",
+                                           "qmt host --as x {} --upstream-model NAME"]),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_called_by_its_file_gets_a_name(models, command, lines):
+    here = {"product": "x", "url": "http://127.0.0.1:1/v1", "needs_key": False, "models": models}
+    (server,) = offer.offer([here], command, "--as" in command)["servers"]
+    assert server["lines"] == [line.format("--upstream http://127.0.0.1:1/v1") for line in lines]
 
 
 def test_a_long_list_is_shortened_and_stays_printable():

@@ -9,7 +9,13 @@ import pytest
 
 import qmt_jupyter as qmt
 from qmt_jupyter import aio
-from qmt_jupyter.errors import ModelNotAllowed, ModelNotLoaded, ModelUnknown, OptionInvalid
+from qmt_jupyter.errors import (
+    EngineMissing,
+    ModelNotAllowed,
+    ModelNotLoaded,
+    ModelUnknown,
+    OptionInvalid,
+)
 from qmt_jupyter.providers import detect
 from qmt_jupyter.providers.base import Model
 from qmt_jupyter.providers.echo import Echo
@@ -122,6 +128,20 @@ def test_what_cannot_be_shared_so_is_said_and_leaves_nothing(given, said):
         given = {**given, "model": "smollm2"}
     with pytest.raises(OptionInvalid, match=said):
         qmt.host(**given)
+    qmt.host("echo").close()
+
+
+def test_what_was_opened_is_closed_where_a_later_one_fails(upstreams):
+    class Closing(Echo):
+        closed = 0
+
+        async def aclose(self):
+            self.closed += 1
+
+    provider = Closing()
+    with pytest.raises(EngineMissing, match="no provider plugin whisper"):
+        qmt.host([provider, "whisper:large"], upstream=upstreams[1].url)
+    assert provider.closed == 1
     qmt.host("echo").close()
 
 
