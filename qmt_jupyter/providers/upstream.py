@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import json
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -30,8 +31,8 @@ from ..errors import (
 from ..harmless import printable
 from .base import Chunk, Embedding, Model, Provider
 from .secret import Scrubbing, Secret
-from .upstream_events import UpstreamError, chunk_of, error_text, vectors_of
-from .upstream_refusals import is_connection_problem, refusal, retry_after, unwilling
+from .upstream_events import Lines, UpstreamError, chunk_of, error_text, vectors_of
+from .upstream_refusals import Status, is_connection_problem, refusal, retry_after, unwilling
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 300.0
@@ -42,6 +43,12 @@ _LONGEST_WAIT = 120.0
 _MOST_MODELS = 256
 _TEXTS_AT_ONCE = 64
 _LONGEST_VECTORS = 16 * 1024 * 1024
+_MOST_ERROR_BYTES = 64 * 1024
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # nothing is held back to be compressed
+}
 
 # What the client is made of, and logs by itself.
 _LOGGING = ("openai", "httpx", "httpcore", "h11", "h2", "hpack")
@@ -67,8 +74,11 @@ class Upstream(Provider):
         slots: int,
         key: Secret | None,
         scrubbing: Scrubbing | None = None,
+        http: Any = None,
     ) -> None:
         self._scrubbing = scrubbing
+        self._address = f"{url.rstrip('/')}/chat/completions"
+        self._http = http
         self._host = urlsplit(url).hostname or ""
         self._plain = url.startswith("http://") and self._host not in _LOCAL
         self._client = client
@@ -95,13 +105,14 @@ class Upstream(Provider):
         :class:`~qmt_jupyter.errors.EngineMissing`.
         """
         _require_url(url)
-        client = _client(url, key)
+        http = _http_client(key)
+        client = _client(url, http)
         scrubbing = Scrubbing(key) if key else None
         if scrubbing is not None:
             scrubbing.install(_LOGGING)
         try:
             offered = await _models_of(client, url, key)
-            return cls(url, client, _shared(offered, patterns), slots, key, scrubbing)
+            return cls(url, client, _shared(offered, patterns), slots, key, scrubbing, http)
         except BaseException:
             if scrubbing is not None:
                 scrubbing.remove()
@@ -200,13 +211,19 @@ class Upstream(Provider):
         body = {**request, "model": model, "stream": True}
         if self._takes_stream_options:
             body["stream_options"] = {"include_usage": True}
-        async with self._client.chat.completions.with_streaming_response.create(
-            model=model, messages=[], stream=True, extra_body=body
+        # Straight to the HTTP client under the OpenAI one, which takes longer to look through a
+        # request that has been checked already than all else here.
+        async with self._http.stream(
+            "POST", self._address, content=json.dumps(body), headers=_HEADERS
         ) as response:
-            async for line in response.iter_lines():
-                chunk = chunk_of(line)
-                if chunk is not None:
-                    yield chunk
+            if response.status_code != 200:
+                raise Status(response, await _error_body(response))
+            lines = Lines()
+            async for data in response.aiter_bytes():
+                for line in lines.feed(data):
+                    chunk = chunk_of(line)
+                    if chunk is not None:
+                        yield chunk
 
     async def _vectors(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """One batch's ``vectors``, and its ``prompt_tokens`` where the upstream counts."""
@@ -254,6 +271,19 @@ class Upstream(Provider):
                 self._scrubbing.remove()
 
 
+async def _error_body(response: Any) -> Any:
+    """What an error says of itself: JSON, a text, or as much as there is of either."""
+    data = b""
+    async for block in response.aiter_bytes():
+        data += block
+        if len(data) > _MOST_ERROR_BYTES:
+            break
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return data[:_MOST_ERROR_BYTES].decode("utf-8", "replace")
+
+
 def _require_url(url: str) -> None:
     try:
         parts = urlsplit(url)
@@ -273,7 +303,7 @@ def _require_url(url: str) -> None:
         )
 
 
-def _client(url: str, key: Secret | None) -> Any:
+def _http_client(key: Secret | None) -> Any:
     openai = _openai()
 
     def authorize(request: Any) -> Any:
@@ -284,6 +314,16 @@ def _client(url: str, key: Secret | None) -> Any:
             request.headers["Authorization"] = f"Bearer {key.reveal()}"
         return request
 
+    return openai.DefaultAsyncHttpxClient(
+        auth=authorize,
+        # A redirect could lead the key elsewhere.
+        follow_redirects=False,
+        timeout=openai.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+    )
+
+
+def _client(url: str, http: Any) -> Any:
+    openai = _openai()
     return openai.AsyncOpenAI(
         api_key="unused",
         base_url=url,
@@ -291,12 +331,7 @@ def _client(url: str, key: Secret | None) -> Any:
         organization=None,
         project=None,
         timeout=openai.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
-        http_client=openai.DefaultAsyncHttpxClient(
-            auth=authorize,
-            # A redirect could lead the key elsewhere.
-            follow_redirects=False,
-            timeout=openai.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
-        ),
+        http_client=http,
     )
 
 

@@ -12,6 +12,28 @@ from .base import Chunk
 LONGEST_LINE = 4 * 1024 * 1024
 
 
+class Lines:
+    """Lines from bytes as they come; a line may be cut anywhere.
+
+    Only CR and LF end one. What else counts as a line's end in text (U+2028, form feed…) may stand
+    within a JSON string.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that ``data`` completes.
+
+        Raises :class:`~qmt_jupyter.errors.GenerationFailed` for a line that does not end.
+        """
+        lines = (self._rest + data).splitlines(keepends=True)
+        self._rest = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        if len(self._rest) > LONGEST_LINE:
+            raise GenerationFailed("The upstream sent a piece that is too large.")
+        return [line.decode("utf-8", "replace").rstrip("\r\n") for line in lines]
+
+
 class UpstreamError(Exception):
     """The upstream said within the stream that it failed; the message is its own, unscrubbed."""
 
@@ -27,8 +49,6 @@ def chunk_of(line: str) -> Chunk | None:
     data = line[5:].strip()
     if not data or data == "[DONE]":
         return None
-    if len(line) > LONGEST_LINE:
-        raise GenerationFailed("The upstream sent a piece that is too large.")
     try:
         event = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,6 +1,10 @@
-"""What an upstream's refusal means to who asked. Pure: its words are scrubbed already."""
+"""What an upstream's refusal means to who asked. No I/O; its words are scrubbed already."""
 
 from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from ..errors import (
     Busy,
@@ -12,6 +16,16 @@ from ..errors import (
 )
 
 
+class Status(Exception):
+    """The upstream answered with an error instead of a stream; attributes as the client's own."""
+
+    def __init__(self, response: Any, body: Any) -> None:
+        super().__init__()
+        self.status_code: int = response.status_code
+        self.response = response
+        self.body = body
+
+
 def is_connection_problem(error: Exception) -> bool:
     """Whether the client did not get through, as against what the server said."""
     # The client's own kind, and that of the HTTP library below it.
@@ -19,13 +33,20 @@ def is_connection_problem(error: Exception) -> bool:
     return any(cls.__name__ in kinds for cls in type(error).__mro__)
 
 
-def retry_after(error: Exception) -> float | None:
-    """For how many seconds the upstream wants to be left alone, if it says so."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
+def retry_after(error: Exception, now: float | None = None) -> float | None:
+    """For how many seconds the upstream wants to be left alone; None where it does not say.
+
+    The header has seconds, or the date when to come back; ``now`` is in seconds since 1970.
+    """
+    said = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(said)
     except ValueError:
-        return None
+        try:
+            at = parsedate_to_datetime(said)
+            seconds = max(0.0, at.timestamp() - (time.time() if now is None else now))
+        except (ValueError, OverflowError):
+            return None
     return seconds if 0 <= seconds < 1e6 else None
 
 
