@@ -7,6 +7,9 @@ ARGS ?=
 
 VENV := .venv
 LOWEST := .venv-lowest
+CLIENTS := .venv-clients
+CLIENTS_JUPYTER_AI_2 := .venv-clients-jupyter-ai-2
+GATEWAY := .venv-gateway
 # The lowest versions are claimed for the oldest Python, so that one is tried first. Running it
 # tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
 LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
@@ -22,7 +25,7 @@ help: ## list the targets
 demo: $(VENV)/.host ## share a small model between two processes and chat with it
 	@$(VENV)/bin/qmt demo $(ARGS)
 
-test: lint ## lint, then the whole suite
+test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed ## lint, then the whole suite
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-lowest: $(LOWEST)/.installed ## the suite on the lowest versions that pyproject.toml claims
@@ -33,14 +36,14 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/.dev ## every benchmark, one after the other
+bench: $(VENV)/.dev $(GATEWAY)/.installed ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do \
 		test -e "$$script" || { echo "benchmarks/ holds no script."; exit 1; }; \
 		echo "== $$script"; $(VENV)/bin/python "$$script" $(ARGS) || exit; \
 	done
 
 clean: ## remove the environments and everything else that can be made again
-	rm -rf $(VENV) $(LOWEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(CLIENTS) $(CLIENTS_JUPYTER_AI_2) $(GATEWAY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call make-environment,PYTHON,FOLDER). pip is renewed because groups need pip 25.1.
@@ -92,4 +95,14 @@ $(LOWEST)/.installed: pyproject.toml
 	$(LOWEST)/bin/uv pip install --quiet --system-certs --python $(LOWEST) \
 		--resolution lowest-direct --editable '.[host,upstream]' --group test
 	$(call need-openmp,$(LOWEST))
+	@touch $@
+
+# Other people's programs that this project is tested with or measured against, each by the group
+# of dependencies that is named like its folder. Wheels alone, so that nothing is compiled here.
+$(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed $(GATEWAY)/.installed: \
+		%/.installed: pyproject.toml
+	$(call make-environment,$(PYTHON),$*)
+	$*/bin/python -m pip install --quiet uv
+	$*/bin/uv pip install --quiet --system-certs --python $* --only-binary :all: \
+		--group $(patsubst .venv-%,%,$*)
 	@touch $@
