@@ -143,9 +143,7 @@ class Client:
         }
         data = json.dumps(body).encode()
         asked = time.perf_counter()
-        reader, writer = (
-            self._free.pop() if self._free else await asyncio.open_connection(*self._address)
-        )
+        reader, writer = await self._connection()
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: %s:%d\r\nAuthorization: Bearer %s\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -171,6 +169,14 @@ class Client:
             rest = seen[seen.rfind(_PIECE_MARK) + len(_PIECE_MARK) if found else 0 :][-200:]
         self._free.append((reader, writer))
         return first, count
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()  # the server has ended one that was idle for long
+        return await asyncio.open_connection(*self._address)
 
     async def close(self) -> None:
         while self._free:
