@@ -55,21 +55,65 @@ def _is_logit_bias(value: Any) -> bool:
     )
 
 
+def _has_only(value: Any, **checks: Check) -> bool:
+    """Whether a value is an object with no other fields, each None or as its check says."""
+    return isinstance(value, dict) and all(
+        name in checks and (each is None or checks[name](each)) for name, each in value.items()
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _is_tools(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) <= 128
-        and all(isinstance(tool, dict) and tool.get("type") == "function" for tool in value)
-        and all(isinstance(tool.get("function"), dict) for tool in value)
+        and all(
+            _has_only(tool, type=_is_text, function=_is_function)
+            and tool.get("type") == "function"
+            and isinstance(tool.get("function"), dict)
+            for tool in value
+        )
+    )
+
+
+def _is_function(value: Any) -> bool:
+    return _has_only(
+        value, name=_is_text, description=_is_text, parameters=_is_object, strict=_is_bool
     )
 
 
 def _is_tool_choice(value: Any) -> bool:
-    return isinstance(value, dict) or value in ("none", "auto", "required")
+    return value in ("none", "auto", "required") or _has_only(
+        value,
+        type=lambda kind: kind == "function",
+        function=lambda function: _has_only(function, name=_is_text),
+    )
+
+
+def _is_tool_calls(value: Any) -> bool:
+    def is_call(call: Any) -> bool:
+        return _has_only(
+            call, id=_is_text, index=_integer(0, 1000), type=_is_text, function=is_called
+        )
+
+    def is_called(function: Any) -> bool:
+        return _has_only(function, name=_is_text, arguments=_is_text)
+
+    return isinstance(value, list) and all(is_call(call) for call in value)
 
 
 def _is_response_format(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") in ("text", "json_object", "json_schema")
+    return _has_only(
+        value,
+        type=lambda kind: kind in ("text", "json_object", "json_schema"),
+        schema=_is_object,  # llama.cpp's own place for one
+        json_schema=lambda form: _has_only(
+            form, name=_is_text, description=_is_text, schema=_is_object, strict=_is_bool
+        ),
+    ) and bool(value.get("type"))
 
 
 PARAMETERS: Mapping[str, Check] = {
@@ -192,29 +236,31 @@ def _require_json(value: Any, key: str, depth: int) -> None:
         raise RequestInvalid(f"The parameter {_shown(key)} is not JSON.")
 
 
-_MESSAGE_KEYS = (
-    "role",
-    "content",
-    "name",
-    "tool_calls",
-    "tool_call_id",
-    "refusal",
-    "reasoning_content",
-)
+_MESSAGE_FIELDS: Mapping[str, Check] = {
+    "role": lambda value: value in _ROLES,
+    "content": lambda value: isinstance(value, (str, list)),
+    "name": _is_text,
+    "tool_calls": _is_tool_calls,
+    "tool_call_id": _is_text,
+    "refusal": _is_text,
+    "reasoning_content": _is_text,
+}
 
 
 def _check_message(message: Any) -> None:
     if not isinstance(message, dict) or message.get("role") not in _ROLES:
         raise RequestInvalid("A message needs a role: system, user, assistant or tool.")
-    for key in message:
-        if key not in _MESSAGE_KEYS:
+    for key, value in message.items():
+        if key not in _MESSAGE_FIELDS:
             raise RequestInvalid(f"A message cannot have the field {_shown(key)}.")
+        if value is not None and not _MESSAGE_FIELDS[key](value):
+            if key == "content":
+                raise RequestInvalid("A message's content is a text or a list of parts.")
+            raise RequestInvalid(f"A message's {key} has a value that is not allowed.")
     content = message.get("content")
     if isinstance(content, list):
         for part in content:
             _check_part(part)
-    elif content is not None and not isinstance(content, str):
-        raise RequestInvalid("A message's content is a text or a list of parts.")
 
 
 def _check_part(part: Any) -> None:
@@ -228,6 +274,7 @@ def _check_part(part: Any) -> None:
             and set(image) <= {"url", "detail"}
             and isinstance(image.get("url"), str)
             and image["url"].startswith("data:image/")
+            and image.get("detail") in (None, "auto", "low", "high")
         ):
             return
         raise RequestInvalid(
