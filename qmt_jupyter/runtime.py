@@ -175,6 +175,7 @@ class _Handover(Generic[T]):
         self.pieces: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
         # A queue, because a consumer registers from another thread while the pump takes.
         self.wakers: deque[Callable[[], None]] = deque()
+        self._will_wake = False
 
     async def pump(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
         """Run the generator and hand over what it yields, then why it ended."""
@@ -196,6 +197,16 @@ class _Handover(Generic[T]):
 
     def _put(self, piece: T | _End) -> None:
         self.pieces.put(piece)
+        if isinstance(piece, _End):
+            self._wake()
+        elif self.wakers and not self._will_wake:
+            # Once for all that is there in this turn of the loop: a consumer that is woken for the
+            # first piece keeps the interpreter while the others wait for it.
+            self._will_wake = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._will_wake = False
         while self.wakers:
             with contextlib.suppress(IndexError):
                 self.wakers.popleft()()

@@ -274,12 +274,17 @@ class Session:
         if self.member is None:
             raise MembershipEnded("The host does not know this membership.")
         self.member.require_live(time.time())
+        has_begun = False
         async with contextlib.aclosing(self._answer(self.member, ask, size)) as replies:
             async for reply in replies:
                 frame = self._frame(reply, writer)
                 if len(frame) > frames.REPLY_LIMIT:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
                 channel.post(frame)
+                if not has_begun and _says_something(reply):
+                    # The first words leave before more are made, however many are ready.
+                    has_begun = True
+                    await asyncio.sleep(0)
                 if channel.is_full:
                     with anyio.move_on_after(_READER_PATIENCE) as patience:
                         await channel.drain()
@@ -316,3 +321,13 @@ class Session:
         tasks = [each.task for each in running if each.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=_GOODBYE)
+
+
+def _says_something(reply: messages.Reply) -> bool:
+    """Whether a reply has anything of the answer, and not just the role."""
+    return isinstance(reply, messages.Delta) and any(
+        value
+        for choice in reply.choices
+        for name, value in (choice.get("delta") or {}).items()
+        if name != "role"
+    )
