@@ -75,6 +75,15 @@ class Dispatcher:
         """How many requests wait for a slot."""
         return self._lanes.waiting
 
+    @property
+    def busy(self) -> int:
+        """How many requests run or wait."""
+        return self._lanes.busy
+
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """Of each model: how many requests run side by side, and how many run or wait now."""
+        return self._lanes.loads()
+
     def offered(self, limits: Limits) -> tuple[Model, ...]:
         """The models that these limits leave."""
         return tuple(model for model in self._lanes.models if limits.allows(model.name))

@@ -55,6 +55,18 @@ class Lanes:
         """All models by their public names."""
         return tuple(replace(model, name=name) for name, (_, model) in self._table().items())
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """Of each public name: how many requests run side by side, and how many run or wait."""
+        return {
+            name: (lane.provider.slots, lane.queue.busy)
+            for name, (lane, _) in self._table().items()
+        }
+
+    @property
+    def busy(self) -> int:
+        """How many requests run or wait, for whatever provider."""
+        return sum(lane.queue.busy for lane in self._lanes)
+
     def find(self, name: str) -> tuple[Lane, Model]:
         """The lane and the provider's own model behind a public name that is offered."""
         return self._table()[name]

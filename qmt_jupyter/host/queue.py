@@ -92,6 +92,11 @@ class FairQueue:
         """How many requests wait."""
         return self._waiting
 
+    @property
+    def busy(self) -> int:
+        """How many requests run or wait."""
+        return self._slots - self._free + self._waiting
+
     def enter(self, guest: str, cost: int, size: int, now: float) -> Ticket:
         """Take a slot, or a place in the guest's line.
 

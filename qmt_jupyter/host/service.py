@@ -29,6 +29,7 @@ from .granting import ReachFile, Terms, sign_invite
 from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
 from .limits import UNLIMITED
 from .membership import Member, Register, verify
+from .offers import Offers
 from .report import usage_report
 from .rows import Membership
 from .session import Session
@@ -117,6 +118,7 @@ class HostService:
             post=lambda rows: ledger.post(lambda db: records.put_requests(db, rows)),
         )
         self._dispatcher = Dispatcher(self._providers, self._register, self._usage, named)
+        self._offers = Offers(self._dispatcher.offered, self._dispatcher.loads)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -173,6 +175,7 @@ class HostService:
             "slots": sum(each.slots for each in self._providers),
             "device": " and ".join(each.device for each in self._providers),
             "guests": sum(1 for session in self._sessions if session.member),
+            "busy": self._dispatcher.busy,
             "waiting": self._dispatcher.waiting,
             "addresses": list(self.addresses),
             "lan": self._lan_state,
@@ -313,12 +316,7 @@ class HostService:
             self._own.discard(task)
 
     def _offer(self, member: Member) -> list[messages.ModelOffer]:
-        return [
-            messages.ModelOffer(
-                name=model.name, context=model.context, chats=model.chats, embeds=model.embeds
-            )
-            for model in self._dispatcher.offered(member.granted.record.limits)
-        ]
+        return self._offers.to(member.granted.record.limits, time.monotonic())
 
     # Connections -----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from ..mesh.endpoint import CLOSE_PROTOCOL, CLOSE_REFUSED, Connection, Transport
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
 from .membership import Member
+from .offers import Telling
 from .standing import MAX_STREAMS, limits, standing
 
 WRITE_PAUSE = 0.1
@@ -69,6 +70,7 @@ class Session:
         self._heard = time.monotonic()
         self._control: Channel | None = None
         self._told: messages.Standing | None = None
+        self._telling: Telling | None = None
         self.began = time.monotonic()
         self.member: Member | None = None
         self.greeted = asyncio.Event()
@@ -120,12 +122,14 @@ class Session:
                 await self._refuse(error)
                 return False
             self._told = standing(member)
+            offers = self._offer(member)
+            self._telling = Telling(offers, time.monotonic())
             self._control.post(
                 messages.encode(
                     messages.Welcome(
                         version=messages.VERSION,
                         membership=member.membership.membership_id,
-                        models=self._offer(member),
+                        models=offers,
                         limits=limits(member),
                         standing=self._told,
                         software=f"qmt-jupyter/{__version__}",
@@ -178,6 +182,7 @@ class Session:
             await asyncio.sleep(exchange.BEAT_INTERVAL / 2)
             now = time.monotonic()
             self._tell_standing()
+            self._tell_models(now)
             if self.member is not None and (error := self.member.ended(time.time())) is not None:
                 await self.end(error)
                 return
@@ -197,6 +202,14 @@ class Session:
         if now != self._told:
             self._told = now
             self._control.post(messages.encode(now))
+
+    def _tell_models(self, now: float) -> None:
+        """Tell the guest the models and how busy they are, when that has changed."""
+        if self.member is None or self._control is None or self._telling is None:
+            return
+        offers = self._offer(self.member)
+        if self._telling.due(offers, now):
+            self._control.post(messages.encode(messages.Models(models=offers)))
 
     async def end(self, error: QmtError) -> None:
         """End the guest's requests and connection with a reason. Safe after it has ended."""

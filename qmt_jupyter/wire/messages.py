@@ -24,6 +24,9 @@ JsonObject = dict[str, Any]
 RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9-]+$")]
 Floats = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4 * MOST_DIMENSIONS)]
 
+MOST_SLOTS = 2**16
+MOST_BUSY = 2**20
+
 
 class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
     """Base of all messages."""
@@ -32,13 +35,16 @@ class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
 class ModelOffer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model that the host offers: its name, and its context in tokens (None: unknown).
 
-    ``chats`` and ``embeds`` say what it can be asked for.
+    ``chats`` and ``embeds`` say what it can be asked for. ``slots`` requests run on it side by
+    side, and ``busy`` run or wait there now, whoever asked (None: the host does not tell).
     """
 
     name: Name
     context: Count | None = None
     chats: bool = True
     embeds: bool = False
+    slots: Annotated[int, msgspec.Meta(ge=1, le=MOST_SLOTS)] | None = None
+    busy: Annotated[int, msgspec.Meta(ge=0, le=MOST_BUSY)] | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -114,7 +120,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
 
 
 class Models(Message, frozen=True, tag="models"):
-    """The host's models changed."""
+    """The host's models, or how busy they are, changed."""
 
     models: Annotated[list[ModelOffer], msgspec.Meta(max_length=256)]
 
