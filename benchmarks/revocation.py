@@ -4,7 +4,7 @@
 
 This process hosts the echo provider, 3 ms a piece. Each trial is a fresh invite, a fresh guest in
 another process, and eight streams in full flow, which are revoked at a random moment: in turn
-here (``host.revoke``) and from a third process (``api.revoke``, as ``qmt revoke`` does; it is up
+here (``host.revoke``) and from a third process (``home.revoke``, as ``qmt revoke`` does; it is up
 already, so that an interpreter's start does not count). The clock is ``time.monotonic``, common to
 all processes of a machine. It runs from just before the call to the last piece that the guest's
 own code got from any of the eight; a last piece from before the call counts as 0.
@@ -111,11 +111,11 @@ async def guest_main() -> None:
 
 
 def owner_main() -> None:
-    from qmt_jupyter import api
+    from qmt_jupyter import home
 
     for line in sys.stdin:
         revoked = time.monotonic()
-        api.revoke(json.loads(line)["revoke"])
+        home.revoke(json.loads(line)["revoke"])
         say(revoked=revoked)
 
 

@@ -49,11 +49,11 @@ class Answer(AnswerState):
 
 
 class _Askable(Serving):
-    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+    def _events(self, body: dict[str, Any], host: str | None) -> runtime.Pieces[Event]:
         # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
-    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
         raise NotImplementedError
 
     def chat(
@@ -62,34 +62,41 @@ class _Askable(Serving):
         *,
         model: str | None = None,
         system: str | None = None,
+        host: str | None = None,
         **parameters: Any,
     ) -> Answer:
         """Ask, and stream the answer; like :meth:`qmt_jupyter.Mesh.chat`. Not a coroutine."""
         body = nodes.chat_body(prompt, system, {"model": model, **parameters})
-        return Answer(self._events(body))
+        return Answer(self._events(body, host))
 
     async def complete(
         self,
         *,
         messages: Sequence[Mapping[str, Any]],
         model: str | None = None,
+        host: str | None = None,
         stream: bool = False,
         **parameters: Any,
     ) -> Any:
         """One chat completion in OpenAI's shapes; with ``stream`` an asynchronous iterator."""
         body = nodes.request_body(messages, {"model": model, **parameters})
         if stream:
-            return _chunks(self._events(body))
-        answer = Answer(self._events(body))
+            return _chunks(self._events(body, host))
+        answer = Answer(self._events(body, host))
         await answer.read()
         return answer.result()
 
     async def embed(
-        self, texts: str | Sequence[str], *, model: str | None = None, **parameters: Any
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        host: str | None = None,
+        **parameters: Any,
     ) -> dict[str, Any]:
         """Turn texts into vectors; like :meth:`qmt_jupyter.Mesh.embed`."""
         body = nodes.embedding_body(texts, {"model": model, **parameters})
-        return await runtime.call_async(self._embed, body)
+        return await runtime.call_async(self._embed, body, host)
 
     async def serve(self, *, port: int = 0, allow_origins: Sequence[str] = ()) -> Endpoint:
         """Open an OpenAI-compatible server on 127.0.0.1; like :meth:`qmt_jupyter.Mesh.serve`."""
@@ -159,15 +166,22 @@ class Mesh(MeshFacts, _Askable):
     """The hosts that this process has joined; ``async with`` leaves them."""
 
     async def models(self) -> list[dict[str, Any]]:
-        """Every model offered: ``name``, ``context`` in tokens, ``mesh`` and ``host``."""
+        """Every model that each host offers; like :attr:`qmt_jupyter.Mesh.models`."""
         return await runtime.read_async(self._mesh.models)
 
     async def status(self) -> list[dict[str, Any]]:
-        """One entry a host: connected, direct or relayed, round trip in ms, models, expiry."""
+        """One entry a host; like :meth:`qmt_jupyter.Mesh.status`."""
         return await runtime.read_async(self._mesh.status)
 
-    async def leave(self) -> None:
-        """Close the connections; safe to call twice."""
+    async def join(self, url: str, *, name: str | None = None, timeout: float = DEADLINE) -> str:
+        """Join one more host; like :meth:`qmt_jupyter.Mesh.join`."""
+        return await runtime.call_async(nodes.join_another, self._mesh, url, name, timeout)
+
+    async def leave(self, host: str | None = None) -> None:
+        """Close the connection to one host, or to all; leaving all is safe to call twice."""
+        if host is not None:
+            await runtime.call_async(self._mesh.leave, host)
+            return
         self._forget()
         await runtime.call_async(self._close_endpoints)
         await runtime.call_async(self._mesh.close)
@@ -222,6 +236,8 @@ async def detect() -> list[dict[str, Any]]:
     return await runtime.call_async(nodes.detect_servers)
 
 
-async def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:
-    """Join a mesh by an invite link; like :func:`qmt_jupyter.join`."""
+async def join(
+    url: str | Sequence[str], *, name: str | None = None, timeout: float = DEADLINE
+) -> Mesh:
+    """Join a mesh by an invite link, or several; like :func:`qmt_jupyter.join`."""
     return Mesh(*await runtime.call_async(nodes.join_mesh, url, name, timeout))

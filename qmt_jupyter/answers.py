@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .guest.mesh import Route
+from .guest.routing import Passed, Route
 from .harmless import printable
 from .runtime import Pieces
 from .wire.completions import Completion
@@ -19,13 +19,15 @@ class AnswerState:
     def __init__(self, events: Pieces[Event]) -> None:
         self._events = events
         self._completion = Completion()
-        self._host: str | None = None
+        self._route: Route | None = None
         self._position: int | None = None
         self._wait: float | None = None
 
     def _take(self, event: Event) -> str:
         if isinstance(event, Route):
-            self._host = event.host_id
+            # What the former host said of itself says nothing of this one.
+            self._completion.started = None
+            self._route, self._position, self._wait = event, None, None
             return ""
         if isinstance(event, Queued):
             self._position, self._wait = event.position, event.wait
@@ -40,8 +42,18 @@ class AnswerState:
 
     @property
     def host(self) -> str | None:
-        """The peer id of the host that answers."""
-        return self._host
+        """The peer id of the host that answers, or is asked now."""
+        return None if self._route is None else self._route.host_id
+
+    @property
+    def mesh(self) -> str | None:
+        """The mesh's name of the host that answers, or is asked now."""
+        return None if self._route is None else printable(self._route.mesh, 60) or None
+
+    @property
+    def passed(self) -> tuple[Passed, ...]:
+        """The hosts that were asked before and did not take it: ``host_id`` and error ``code``."""
+        return () if self._route is None else self._route.passed
 
     @property
     def model(self) -> str | None:

@@ -15,18 +15,14 @@ from . import nodes, runtime
 from .answers import AnswerState, Event
 from .endpoints import Endpoint, Serving, open_endpoint
 from .facade import HostFacts, Invite, MeshFacts
-from .guest import remembered as remembering
-from .host import owner
 from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
-from .identity import link
 from .mesh.locate import DEADLINE
 from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
 from .providers.select import AUTO
-from .settings import Settings
 from .wire.completions import ChunkBuilder
 
 T = TypeVar("T")
@@ -67,11 +63,11 @@ class Answer(AnswerState):
 class _Askable(Serving):
     """What a host and a mesh have in common: they answer."""
 
-    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
+    def _events(self, body: dict[str, Any], host: str | None) -> runtime.Pieces[Event]:
         # Given by the class that this is mixed with: it knows who answers.
         raise NotImplementedError
 
-    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
         raise NotImplementedError
 
     def chat(
@@ -80,9 +76,14 @@ class _Askable(Serving):
         *,
         model: str | None = None,
         system: str | None = None,
+        host: str | None = None,
         **parameters: Any,
     ) -> Answer:
         """Ask, and stream the answer.
+
+        Of several hosts the least loaded one with the model is asked, and the next where that one
+        cannot take it. ``host`` (a mesh's name, a peer id, or its first or last characters) asks
+        that one and no other.
 
         ``prompt`` is a text or a list of OpenAI messages; ``parameters`` are OpenAI's
         (``temperature``, ``max_tokens``, ``seed``, ``tools``, ``response_format``…). Errors are
@@ -90,13 +91,14 @@ class _Askable(Serving):
         :class:`~qmt_jupyter.errors.MeshError`, :class:`~qmt_jupyter.errors.ProviderError`.
         """
         body = nodes.chat_body(prompt, system, {"model": model, **parameters})
-        return Answer(self._events(body))
+        return Answer(self._events(body, host))
 
     def complete(
         self,
         *,
         messages: Sequence[Mapping[str, Any]],
         model: str | None = None,
+        host: str | None = None,
         stream: bool = False,
         **parameters: Any,
     ) -> Any:
@@ -107,13 +109,18 @@ class _Askable(Serving):
         """
         body = nodes.request_body(messages, {"model": model, **parameters})
         if stream:
-            return _chunks(self._events(body))
-        answer = Answer(self._events(body))
+            return _chunks(self._events(body, host))
+        answer = Answer(self._events(body, host))
         answer.read()
         return answer.result()
 
     def embed(
-        self, texts: str | Sequence[str], *, model: str | None = None, **parameters: Any
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str | None = None,
+        host: str | None = None,
+        **parameters: Any,
     ) -> dict[str, Any]:
         """Turn one text or several into vectors, by the first ``model`` that can or by this one.
 
@@ -121,7 +128,7 @@ class _Askable(Serving):
         Raises like :meth:`chat`.
         """
         body = nodes.embedding_body(texts, {"model": model, **parameters})
-        return runtime.call(self._embed, body)
+        return runtime.call(self._embed, body, host)
 
     def serve(self, *, port: int = 0, allow_origins: Sequence[str] = ()) -> Endpoint:
         """Open an OpenAI-compatible server on 127.0.0.1 for other tools; closes with this object.
@@ -202,15 +209,32 @@ class Mesh(MeshFacts, _Askable):
 
     @property
     def models(self) -> list[dict[str, Any]]:
-        """Every model offered: ``name``, ``context`` in tokens, ``mesh`` and ``host``."""
+        """Every model that each host offers: ``name``, ``context`` in tokens, ``mesh``, ``host``.
+
+        ``slots`` requests run side by side, ``busy`` run or wait, ``load`` is their ratio, and
+        ``rtt_ms`` the round trip; None where it is not known.
+        """
         return runtime.read(self._mesh.models)
 
     def status(self) -> list[dict[str, Any]]:
-        """One entry a host: connected, direct or relayed, round trip in ms, models, expiry."""
+        """One entry a host: connected, direct or relayed, round trip in ms, load, models, expiry.
+
+        ``problem`` says why a host is not there.
+        """
         return runtime.read(self._mesh.status)
 
-    def leave(self) -> None:
-        """Close the connections; safe to call twice."""
+    def join(self, url: str, *, name: str | None = None, timeout: float = DEADLINE) -> str:
+        """Join one more host, as :func:`join` does; returns its peer id.
+
+        The same host again takes the former connection's place.
+        """
+        return runtime.call(nodes.join_another, self._mesh, url, name, timeout)
+
+    def leave(self, host: str | None = None) -> None:
+        """Close the connection to one host, or to all; leaving all is safe to call twice."""
+        if host is not None:
+            runtime.call(self._mesh.leave, host)
+            return
         self._forget()
         runtime.call(self._close_endpoints)
         runtime.call(self._mesh.close)
@@ -315,8 +339,11 @@ def detect() -> list[dict[str, Any]]:
     return runtime.call(nodes.detect_servers)
 
 
-def join(url: str, *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:
-    """Join a mesh by an invite link, within ``timeout`` seconds.
+def join(url: str | Sequence[str], *, name: str | None = None, timeout: float = DEADLINE) -> Mesh:
+    """Join a mesh by an invite link, or several by several links, within ``timeout`` seconds.
+
+    Of several, one host that admits is enough: :meth:`Mesh.status` says what became of the others,
+    and who is late comes in by and by. :meth:`Mesh.join` adds one more.
 
     ``name`` is what the host sees you called, beside your id; nothing is sent without it.
     The link's signature and lifetime are checked before a packet leaves this machine. Raises an
@@ -338,50 +365,6 @@ def serve(
         return [answering for each in look() for answering in each._answering()]
 
     return Endpoint(runtime.call(open_endpoint, answering, port, allow_origins))
-
-
-def sign_invite(
-    *,
-    name: str | None = None,
-    uses: int = DEFAULT_USES,
-    ttl: str = DEFAULT_TTL,
-    limits: Limits = UNLIMITED,
-) -> Invite:
-    """Make an invite for the host of this ``QMT_HOME``, whether it runs now or later.
-
-    Arguments as for :func:`host`. Raises :class:`~qmt_jupyter.errors.NotHosting` where there has
-    never been a host.
-    """
-    granted = nodes.terms(name, uses, ttl, limits)
-    return Invite(owner.make_invite(Settings.from_environment().host_dir, granted), limits)
-
-
-def revoke(which: str) -> dict[str, Any]:
-    """Revoke for the host of this ``QMT_HOME``, from any process; like :meth:`Host.revoke`.
-
-    A host that runs stops who is meant within a few hundredths of a second.
-    """
-    return owner.revoke(Settings.from_environment().host_dir, which)
-
-
-def read_usage() -> dict[str, Any]:
-    """The usage of the host of this ``QMT_HOME``, from any process; like :meth:`Host.usage`."""
-    return owner.usage(Settings.from_environment().host_dir)
-
-
-def rows_of(usage: dict[str, Any]) -> list[dict[str, Any]]:
-    """A usage report with one flat row a guest; like :meth:`Host.usage_rows`."""
-    return usage_rows(usage)
-
-
-def remember(url: str) -> None:
-    """Keep an invite link in ``QMT_HOME`` (0600), for :func:`remembered`."""
-    remembering.remember(Settings.from_environment().guest_dir, link.read(url))
-
-
-def remembered() -> str | None:
-    """The link that was remembered last, or None."""
-    return remembering.newest(Settings.from_environment().guest_dir)
 
 
 def fetch_model(model: str, progress: Callable[[int, int], None] | None = None) -> None:

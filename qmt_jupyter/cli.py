@@ -15,12 +15,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, flags, serve, words
-from .errors import InviteError, NotJoined, OptionInvalid, QmtError
-from .harmless import plain, printable
+from .asking import run_chat
+from .errors import InviteError, OptionInvalid, QmtError
+from .harmless import printable
 from .terminal import Output, prepare_streams, progress_bar, shell_line, shown_if_possible
 
 if TYPE_CHECKING:
-    from .api import Answer, Host
+    from .api import Host
 
 _INTERRUPTED = 130
 
@@ -80,8 +81,8 @@ def announce(running: Host, output: Output) -> None:
 
 def run_invite(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt invite``: sign another invite for the host of this ``QMT_HOME``."""
-    from .api import sign_invite
     from .facade import Limits
+    from .home import sign_invite
 
     made = sign_invite(
         name=arguments.name,
@@ -107,7 +108,7 @@ def run_invite(arguments: argparse.Namespace, output: Output) -> int:
 
 def run_invites(_arguments: argparse.Namespace, output: Output) -> int:
     """``qmt invites``: the invites made here, without their guests and without their links."""
-    from .api import read_usage
+    from .home import read_usage
     from .tables import invites_table
 
     invites = read_usage()["invites"]
@@ -121,7 +122,7 @@ def run_invites(_arguments: argparse.Namespace, output: Output) -> int:
 
 def run_revoke(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt revoke``: stop an invite, or one guest, at once and for good."""
-    from .api import revoke
+    from .home import revoke
     from .words import revoked_line
 
     done = revoke(arguments.which)
@@ -131,7 +132,7 @@ def run_revoke(arguments: argparse.Namespace, output: Output) -> int:
 
 def run_usage(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt usage``: who used what, from the records of the host of this ``QMT_HOME``."""
-    from .api import read_usage, rows_of
+    from .home import read_usage, rows_of
     from .tables import rows_csv, usage_table
 
     usage = read_usage()
@@ -192,7 +193,8 @@ def run_inspect(arguments: argparse.Namespace, output: Output) -> int:
 
 def run_join(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt join``: be admitted, list the models, and remember the link for ``qmt chat``."""
-    from .api import join, remember
+    from .api import join
+    from .home import remember
     from .tables import models_table
 
     url = flags.link_from(arguments.link, arguments.file) or ask_for_link()
@@ -223,70 +225,6 @@ def ask_for_link() -> str:
             next_step="Give it as an argument, with --file PATH, or in QMT_INVITE.",
         )
     return getpass.getpass("Invite link: ")
-
-
-def run_chat(arguments: argparse.Namespace, output: Output) -> int:
-    """``qmt chat``: ask one question and stream the answer."""
-    from .api import join, remembered
-
-    prompt = " ".join(arguments.prompt)
-    if not prompt and not sys.stdin.isatty():
-        prompt = sys.stdin.read()
-    if not prompt.strip():
-        raise OptionInvalid("There is nothing to ask.", next_step="Give a prompt.")
-    url = flags.link_from(arguments.join, arguments.file) or remembered()
-    if url is None:
-        raise NotJoined(
-            "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
-        )
-    with join(url, name=arguments.name, timeout=arguments.timeout) as mesh:
-        asked = time.perf_counter()
-        answer = mesh.chat(
-            prompt,
-            model=arguments.model,
-            system=arguments.system,
-            temperature=arguments.temperature,
-            max_tokens=arguments.max_tokens,
-            seed=arguments.seed,
-        )
-        stream(answer, asked, output)
-    return 0
-
-
-def stream(answer: Answer, asked: float, output: Output) -> None:
-    """Print the answer as it comes, then what it took."""
-    first: float | None = None
-    waiting: int | None = None
-    for piece in answer.updates():
-        if not piece:
-            if answer.position is not None and answer.position != waiting:
-                waiting = answer.position
-                if output.as_json:
-                    output.json({"event": "queued", "position": waiting})
-                elif sys.stderr.isatty():
-                    print(f"waiting, {waiting} before you", file=sys.stderr, flush=True)
-            continue
-        first = first or time.perf_counter()
-        if output.as_json:
-            output.json({"event": "delta", "text": piece})
-        else:
-            sys.stdout.write(plain(piece))
-            sys.stdout.flush()
-    ended = time.perf_counter()
-    tokens = (answer.usage or {}).get("completion_tokens", 0)
-    spent = ended - (first or ended)
-    output.event(
-        "done",
-        "",
-        model=answer.model,
-        host=answer.host,
-        finish_reason=answer.finish_reason,
-        usage=answer.usage,
-        time_to_first_token_s=round(first - asked, 4) if first else None,
-        tokens_per_s=round((tokens - 1) / spent, 1) if tokens > 1 and spent > 0 else None,
-    )
-    if not output.as_json:
-        print(flush=True)
 
 
 def run_demo(arguments: argparse.Namespace, output: Output) -> int:
@@ -327,7 +265,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_link_sources(join)
     chat = command("chat", run_chat, "ask one question and stream the answer")
     chat.add_argument("prompt", nargs="*", help="the question (default: standard input)")
-    chat.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
+    chat.add_argument(
+        "--join",
+        metavar="LINK",
+        action="append",
+        help="the invite link (better: --file); repeat it for more hosts",
+    )
     flags.add_link_sources(chat)
     flags.add_chat(chat)
     serving = command("serve", serve.run, "an OpenAI endpoint here for your other tools")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -12,7 +13,8 @@ from . import runtime
 from .answers import Event
 from .configuration import config
 from .endpoints import HostAnswers, Serving
-from .guest.mesh import GuestMesh, Route
+from .guest.mesh import GuestMesh
+from .guest.routing import Route, of_host
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import link, qr
@@ -20,7 +22,15 @@ from .identity import link, qr
 if TYPE_CHECKING:
     from .guest.openai_service import Answering
 
-__all__ = ["HostFacts", "Invite", "Limits", "MeshFacts"]
+__all__ = ["HostFacts", "Invite", "Limits", "MeshFacts", "Named", "of_host"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a host is called, for :func:`of_host`."""
+
+    host_id: str
+    mesh_name: str
 
 
 # The meshes of this process, where a host looks for a model that it does not have.
@@ -95,25 +105,31 @@ class HostFacts(Serving):
         with _joining:
             return [self._answers, *(each._mesh for each in _joined)]
 
-    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
-        if (mesh := self._elsewhere(body)) is not None:
-            return mesh._events(body)
+    def _events(self, body: dict[str, Any], host: str | None) -> runtime.Pieces[Event]:
+        if (mesh := self._elsewhere(body, host)) is not None:
+            return mesh._events(body, None)
 
         async def replies() -> AsyncGenerator[Event, None]:
-            yield Route(self.peer_id)
+            yield Route(self.peer_id, self.invite.name)
             async with aclosing(self._service.answer(body)) as answer:
                 async for reply in answer:
                     yield reply
 
         return runtime.Pieces(replies)
 
-    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        if (mesh := self._elsewhere(body)) is not None:
-            return await mesh._embed(body)
+    async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
+        if (mesh := self._elsewhere(body, host)) is not None:
+            return await mesh._embed(body, None)
         return await self._service.embed(body)
 
-    def _elsewhere(self, body: dict[str, Any]) -> MeshFacts | None:
-        """The mesh of this process that has the model which was asked for, if it is not here."""
+    def _elsewhere(self, body: dict[str, Any], host: str | None) -> MeshFacts | None:
+        """The mesh of this process that has the model which was asked for, if it is not here.
+
+        Raises :class:`~qmt_jupyter.errors.OptionInvalid` where ``host`` names another.
+        """
+        if host is not None:
+            of_host([Named(self.peer_id, self.invite.name)], host)
+            return None
         wanted = body.get("model")
         if wanted is None or wanted in self._service.models or not config.auto_fallback:
             return None
@@ -166,11 +182,11 @@ class MeshFacts(Serving):
     def _answering(self) -> list[Answering]:
         return [self._mesh]
 
-    def _events(self, body: dict[str, Any]) -> runtime.Pieces[Event]:
-        return runtime.Pieces(lambda: self._mesh.answer(body))
+    def _events(self, body: dict[str, Any], host: str | None) -> runtime.Pieces[Event]:
+        return runtime.Pieces(lambda: self._mesh.answer(body, host))
 
-    async def _embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._mesh.embed(body)
+    async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
+        return await self._mesh.embed(body, host)
 
     def _offers(self, model: str) -> bool:
         # Read from another thread: what is offered is replaced whole, never changed.

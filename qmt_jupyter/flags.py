@@ -187,6 +187,12 @@ def names_nothing(options: argparse.Namespace) -> bool:
 def add_chat(parser: argparse.ArgumentParser) -> None:
     """How the answer is to be."""
     parser.add_argument("--model", metavar="NAME", help="the model to ask (default: the first)")
+    parser.add_argument(
+        "--host",
+        metavar="HOST",
+        help="ask this host and no other: its mesh's name, its peer id, or the id's first or last "
+        "characters (default: the least loaded that has the model, or the next where it cannot)",
+    )
     parser.add_argument("--system", metavar="TEXT", help="what the model should be and do")
     parser.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
@@ -225,6 +231,18 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="write the key to a file that only you can read, and show it nowhere",
     )
+
+
+def links_from(arguments: list[str] | None, file: str | None) -> list[str]:
+    """The links that were given: all of ``arguments``, and the one in a file.
+
+    Where there are none of these the one in ``QMT_INVITE``. Raises like :func:`link_from`.
+    """
+    given = list(arguments or [])
+    if file or not given:
+        found = link_from(None, file)
+        given += [found] if found else []
+    return given
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:

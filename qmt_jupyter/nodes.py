@@ -106,19 +106,34 @@ async def detect_servers() -> list[dict[str, Any]]:
 
 
 async def join_mesh(
-    url: str, name: str | None = None, deadline: float = DEADLINE
+    url: str | Sequence[str], name: str | None = None, deadline: float = DEADLINE
 ) -> tuple[GuestMesh, Callable[[], None]]:
-    """Join by an invite link, with a call that makes the runtime forget the mesh again."""
-    granted = link.read(url)
+    """Join by one or more links, with a call that makes the runtime forget the mesh again."""
+    settings, called = Settings.from_environment(), guest_name(name)
+    _require_deadline(deadline)
+    if isinstance(url, str):
+        mesh = await GuestMesh.join(link.read(url), settings, name=called, deadline=deadline)
+    else:
+        granted = [link.read(each) for each in url]
+        mesh = await GuestMesh.join_all(granted, settings, name=called, deadline=deadline)
+    return mesh, runtime.at_shutdown(mesh.close)
+
+
+async def join_another(
+    mesh: GuestMesh, url: str, name: str | None = None, deadline: float = DEADLINE
+) -> str:
+    """Join one more host by an invite link and return its peer id."""
+    _require_deadline(deadline)
+    joined = await mesh.add(link.read(url), name=guest_name(name), deadline=deadline)
+    return joined.host_id
+
+
+def _require_deadline(deadline: float) -> None:
     if not 0 < deadline <= _LONGEST_DEADLINE:
         raise OptionInvalid(
             f"{deadline:g} is not a time to look for a host.",
             next_step=f"Give --timeout between 1 and {_LONGEST_DEADLINE:g} seconds.",
         )
-    mesh = await GuestMesh.join(
-        granted, Settings.from_environment(), name=guest_name(name), deadline=deadline
-    )
-    return mesh, runtime.at_shutdown(mesh.close)
 
 
 def guest_name(name: str | None) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
     """Join, serve until interrupted, leave."""
-    from .api import join, remembered
+    from .api import join
+    from .home import remembered
 
     url = flags.link_from(arguments.join, arguments.file) or remembered()
     if url is None:

@@ -158,8 +158,31 @@ def _plain_cell(value: Any) -> Any:
 
 
 def models_table(models: Sequence[dict[str, Any]]) -> str:
-    """The models that can be asked."""
+    """The models that can be asked, each with how many of its host's slots are taken."""
     rows = [
-        (each["name"], each["context"] or "", each["mesh"], short(each["host"])) for each in models
+        (
+            each["name"],
+            each["context"] or "",
+            each["mesh"],
+            short(each["host"]),
+            load_phrase(each["busy"], each["slots"]),
+            round_trip(each["rtt_ms"]),
+        )
+        for each in models
     ]
-    return table(("model", "context", "mesh", "host"), rows)
+    return table(("model", "context", "mesh", "host", "load", "round trip"), rows)
+
+
+def load_phrase(busy: int | None, slots: int | None) -> str:
+    """``2 of 4``, ``4 of 4, 3 wait``; empty where it is not known."""
+    if busy is None or slots is None:
+        return ""
+    waiting = f", {busy - slots} wait" if busy > slots else ""
+    return f"{min(busy, slots)} of {slots}{waiting}"
+
+
+def round_trip(milliseconds: float | None) -> str:
+    """Rounded, or empty where it is not known."""
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.0f} ms" if milliseconds >= 1 else "under 1 ms"

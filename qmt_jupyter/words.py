@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 from .harmless import printable
 from .identity.lifetime import describe
 from .identity.peer_id import short
-from .tables import limits_phrase, models_table, table, usage_table
+from .tables import limits_phrase, models_table, round_trip, table, usage_table
 
 if TYPE_CHECKING:
-    from .api import Host, Mesh
+    from .api import Answer, Host, Mesh
     from .facade import Invite
 
 READS_PROMPTS = "As host you can read the prompts of your guests; they are told so."
+
+
+def called_in(status: dict[str, Any]) -> str:
+    """What a joined host is called: its mesh, and the end of its peer id."""
+    return f"{printable(status['mesh'], 60)} ({short(status['host'])})"
 
 
 def count(number: int, what: str) -> str:
@@ -54,16 +59,37 @@ def host_lines(host: Host) -> list[str]:
     ]
 
 
-def joined_lines(mesh: Mesh) -> list[str]:
-    """Which mesh, which models, and who can read what is asked."""
-    status = mesh.status()[0]
+def joined_lines(mesh: Mesh, host: str) -> list[str]:
+    """Of the host that was joined: which mesh, which models, and who can read what is asked."""
+    statuses = mesh.status()
+    status = next(each for each in statuses if each["host"] == host)
     models = ", ".join(printable(name, 80) for name in status["models"])
     limits = limits_phrase(status["limits"])
     return [
         f"Joined {status['mesh']} ({status['path']}, host {short(status['host'])}): {models}.",
         *([f"The invite allows {limits}."] if limits else []),
+        *_several_lines(len(statuses)),
         "The host can read your prompts. Ask with %%chat.",
     ]
+
+
+def _several_lines(hosts: int) -> list[str]:
+    if hosts < 2:
+        return []
+    return [
+        f"With {hosts} hosts joined, %%chat asks the least loaded that has the model, or the next "
+        "where that one cannot; --host NAME asks one alone."
+    ]
+
+
+def rerouted_phrase(answer: Answer) -> str:
+    """Who was asked before and could not, and who is asked now; empty where nobody was."""
+    if not answer.passed:
+        return ""
+    last = answer.passed[-1]
+    why = last.code.replace("-", " ")
+    now = "" if answer.host is None else f"; asking {short(answer.host)}"
+    return f"{short(last.host_id)} could not ({why}){now}"
 
 
 def revoked_line(done: dict[str, Any]) -> str:
@@ -94,23 +120,19 @@ def _standing_line(status: dict[str, Any], now: float) -> str:
     return "; ".join(said) + "."
 
 
-def _round_trip(milliseconds: float | None) -> str:
-    if milliseconds is None:
-        return ""
-    return f"{milliseconds:.0f} ms" if milliseconds >= 1 else "under 1 ms"
-
-
-def models_text(host: Host | None, meshes: list[Mesh]) -> str:
+def models_text(host: Host | None, mesh: Mesh | None) -> str:
     """Every model that ``%%chat`` can ask."""
     offered: list[dict[str, Any]] = []
     if host is not None:
-        here = {"context": None, "mesh": "this kernel", "host": host.peer_id}
-        offered += [{"name": name, **here} for name in host.models]
-    offered += [each for mesh in meshes for each in mesh.models]
+        status = host.status()
+        here = {"context": None, "mesh": "this kernel", "host": host.peer_id, "rtt_ms": None}
+        load = {"busy": status["busy"], "slots": status["slots"]}
+        offered += [{"name": name, **here, **load} for name in host.models]
+    offered += mesh.models if mesh is not None else []
     return models_table(offered)
 
 
-def status_text(host: Host | None, meshes: list[Mesh]) -> str:
+def status_text(host: Host | None, mesh: Mesh | None) -> str:
     """What this kernel hosts and what it has joined."""
     parts = []
     if host is not None:
@@ -120,20 +142,22 @@ def status_text(host: Host | None, meshes: list[Mesh]) -> str:
             f"connected, {count(status['waiting'], 'request')} waiting.\n{reach_line(status)}"
         )
         parts.append(usage_table(host.usage()))
-    joined = [each for mesh in meshes for each in mesh.status()]
+    joined = mesh.status() if mesh is not None else []
     rows = [
         (
             each["mesh"],
             short(each["host"]),
             "yes" if each["connected"] else "no",
             each["path"] or "",
-            _round_trip(each["rtt_ms"]),
+            round_trip(each["rtt_ms"]),
+            "" if each["load"] is None else f"{each['load']:.0%}",
             each["running"],
         )
         for each in joined
     ]
     if rows:
-        heads = ("mesh", "host", "connected", "path", "round trip", "running")
+        heads = ("mesh", "host", "connected", "path", "round trip", "load", "running")
         parts.append(table(heads, rows))
+        parts += [f"{called_in(each)}: {each['problem']}" for each in joined if each["problem"]]
         parts.append("\n".join(_standing_line(each, time.time()) for each in joined))
     return "\n\n".join(parts) or "Neither hosting nor joined: run %qmt_host or %qmt_join."

@@ -34,6 +34,7 @@ from ..mesh.endpoint import CLOSE_NORMAL, CLOSE_PROTOCOL, Connection, Endpoint, 
 from ..mesh.locate import DEADLINE, locate
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
+from .load import HostLoad
 from .refusal import from_remote
 
 _TICK = 0.25
@@ -73,6 +74,7 @@ class HostLink:
         self._closed = False
         self._looking = asyncio.Lock()
         self._failed: tuple[float, MeshError] | None = None  # when the last look ended, and how
+        self.load = HostLoad()
 
     # What is known -------------------------------------------------------------------------
 
@@ -95,6 +97,12 @@ class HostLink:
     def is_connected(self) -> bool:
         """Whether a request could be sent this moment."""
         return self._live is not None and not self._live.connection.is_closed
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The round trip in milliseconds; None while there is no connection."""
+        path = self._live.connection.path if self._live and self.is_connected else None
+        return None if path is None else path.rtt_ms
 
     def status(self) -> dict[str, Any]:
         """The link as plain values; round trip in milliseconds."""
@@ -223,6 +231,7 @@ class HostLink:
     def _take_models(self, offered: list[messages.ModelOffer]) -> None:
         # These names are shown to people and asked for by name, so they cannot be cleaned.
         self._models = [offer for offer in offered if offer.name.isprintable()]
+        self.load.told(self._models)
 
     async def _read_control(self, live: _Live) -> None:
         try:
@@ -337,7 +346,8 @@ class HostLink:
 
     async def _why(self, live: _Live) -> QmtError:
         """The reason a connection ended; the control stream may just be about to tell."""
-        if live.ended is None:
+        # Once this side has left there is nobody who listens.
+        if live.ended is None and live.tasks:
             with anyio.move_on_after(0.3):
                 await asyncio.wait([live.tasks[0]])
         return live.ended or HostGone(f"The connection to host {short(self.host_id)} was lost.")

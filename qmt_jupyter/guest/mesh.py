@@ -1,14 +1,17 @@
-"""A guest: the links to the hosts whose invites it holds."""
+"""A guest: the links to the hosts whose invites it holds, and requests on their way to one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelUnknown, NotJoined, ProtocolViolation, QmtError
+import anyio
+
+from ..errors import HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
 from ..mesh import addresses
@@ -17,21 +20,37 @@ from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
 from ..wire.exchange import ExchangeError
+from .candidates import asked, candidates
 from .link import HostLink
+from .routing import (
+    Attempts,
+    Candidate,
+    Route,
+    begins,
+    is_at_fault,
+    most_useful,
+    of_host,
+)
 
+__all__ = ["GuestMesh", "Route"]
 
-@dataclass(frozen=True)
-class Route:
-    """Which host a request goes to; comes before its replies."""
-
-    host_id: str
+# Of several hosts that are joined together, those that are late come in by and by.
+_GRACE = 2.0
+# Whoever gives up on a host that has not begun after so long asks others first for a while.
+_PATIENCE = 5.0
+_MOST_HELD = 16
 
 
 class GuestMesh:
     """The hosts that this process may ask. Everything here happens in one event loop."""
 
-    def __init__(self, links: list[HostLink]) -> None:
-        self._links = links
+    def __init__(self, identity: keys.Identity, reach: addresses.Reach) -> None:
+        self._identity = identity
+        self._reach = reach
+        self._links: list[HostLink] = []
+        self._problems: dict[HostLink, QmtError] = {}
+        self._coming: dict[HostLink, asyncio.Task[None]] = {}
+        self._closed = False
 
     @classmethod
     async def join(
@@ -43,11 +62,85 @@ class GuestMesh:
         an :class:`~qmt_jupyter.errors.InviteError`, :class:`~qmt_jupyter.errors.MeshError`,
         :class:`~qmt_jupyter.errors.Refused` or :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
+        mesh = cls._empty(settings)
+        await mesh.add(granted, name=name, deadline=deadline)
+        return mesh
+
+    @classmethod
+    async def join_all(
+        cls,
+        granted: Sequence[Link],
+        settings: Settings,
+        *,
+        name: str = "",
+        deadline: float = DEADLINE,
+    ) -> GuestMesh:
+        """Join several hosts side by side; one that admits is enough.
+
+        Two seconds after the first the mesh is there; who is later comes in by and by, and why
+        one does not stands in :meth:`status`. Where nobody admits, raises the most useful of the
+        errors, as :meth:`join` does.
+        """
+        mesh = cls._empty(settings)
+        by_host = {each.invite.peer_id: each for each in granted}
+        mesh._links = [mesh._link(each, name) for each in by_host.values()]
+        mesh._coming = {
+            link: asyncio.ensure_future(mesh._bring(link, deadline)) for link in mesh._links
+        }
+        pending = set(mesh._coming.values())
+        try:
+            while pending and not any(link.is_connected for link in mesh._links):
+                await _first_of(pending)
+                pending = {task for task in pending if not task.done()}
+            if pending:
+                await asyncio.wait(pending, timeout=_GRACE)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await mesh.close()
+            raise
+        if not any(link.is_connected for link in mesh._links):
+            failed = [(link, error) for link, error in mesh._problems.items()]
+            await mesh.close()
+            raise most_useful(failed) if failed else NotJoined("There is no invite to join with.")
+        return mesh
+
+    @classmethod
+    def _empty(cls, settings: Settings) -> GuestMesh:
         reach = addresses.reach(settings.interfaces)
-        identity = keys.load_or_create(settings.guest_dir / "identity.key")
-        first = HostLink(identity, granted, reach, name)
-        await first.connect(deadline)
-        return cls([first])
+        return cls(keys.load_or_create(settings.guest_dir / "identity.key"), reach)
+
+    def _link(self, granted: Link, name: str) -> HostLink:
+        return HostLink(self._identity, granted, self._reach, name)
+
+    async def _bring(self, link: HostLink, deadline: float) -> None:
+        try:
+            await link.connect(deadline)
+        except QmtError as error:
+            if link in self._links:
+                self._problems[link] = error
+        finally:
+            self._coming.pop(link, None)
+
+    async def add(self, granted: Link, *, name: str = "", deadline: float = DEADLINE) -> HostLink:
+        """Join one more host, as :meth:`join` does.
+
+        The same host again takes the former link's place, which is left only then. Raises like
+        :meth:`join`, and :class:`~qmt_jupyter.errors.NotJoined` once the mesh has been left.
+        """
+        link = self._link(granted, name)
+        await link.connect(deadline)
+        if self._closed:
+            await link.close()
+            raise NotJoined("This mesh has been left.")
+        former = next((each for each in self._links if each.host_id == link.host_id), None)
+        if former is None:
+            self._links.append(link)
+        else:
+            self._links[self._links.index(former)] = link
+            await self._let_go(former)
+        return link
+
+    # What is known ---------------------------------------------------------------------------
 
     @property
     def links(self) -> tuple[HostLink, ...]:
@@ -55,7 +148,11 @@ class GuestMesh:
         return tuple(self._links)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model offered: name, context in tokens, and who offers it."""
+        """Every model that every host offers, with how busy it is and how far away.
+
+        ``context`` in tokens; ``slots`` requests run side by side and ``busy`` run or wait;
+        ``load`` is their ratio; ``rtt_ms`` is the round trip. None where it is not known.
+        """
         return [
             {
                 "name": offer.name,
@@ -64,59 +161,131 @@ class GuestMesh:
                 "embeds": offer.embeds,
                 "mesh": link.mesh_name,
                 "host": link.host_id,
+                "slots": offer.slots,
+                "busy": link.load.busy(offer.name),
+                "load": link.load.load(offer.name),
+                "rtt_ms": link.rtt_ms,
             }
             for link in self._links
             for offer in link.models
         ]
 
     def status(self) -> list[dict[str, Any]]:
-        """One entry a host, as plain values."""
-        return [link.status() for link in self._links]
+        """One entry a host, as plain values. ``load`` is that of its busiest model."""
+        return [self._status(link) for link in self._links]
 
-    def choose(self, model: str | None, purpose: str = "chats") -> HostLink:
-        """The host to ask for ``model`` (None: whatever is offered first for the ``purpose``).
+    def _status(self, link: HostLink) -> dict[str, Any]:
+        loads = [link.load.load(offer.name) for offer in link.models]
+        error = None if link.is_connected else self._problems.get(link)
+        if link in self._coming:
+            error = HostNotFound("The host has not answered yet.")
+        return {
+            **link.status(),
+            "load": max((load for load in loads if load is not None), default=None),
+            "problem": None if error is None else error.sentence,
+        }
 
-        Raises :class:`~qmt_jupyter.errors.ModelUnknown` or
-        :class:`~qmt_jupyter.errors.NotJoined`.
-        """
-        if not self._links:
-            raise NotJoined("This mesh has been left.")
-        for link in self._links:
-            fitting = [offer.name for offer in link.models if getattr(offer, purpose)]
-            if model in fitting or (model is None and (fitting or purpose == "chats")):
-                return link
-        for link in self._links if model is not None else ():
-            # A bare name will do where one model of a host has it; the host knows its labels.
-            names = [offer.name for offer in link.models if getattr(offer, purpose)]
-            if len([name for name in names if name.endswith(f"/{model}")]) == 1:
-                return link
-        offered = ", ".join(dict.fromkeys(entry["name"] for entry in self.models())) or "none"
-        if purpose == "embeds":
-            meant = "that makes embeddings" if model is None else f"{model!r} for embeddings"
-            raise ModelUnknown(f"No host offers a model {meant}; offered: {offered}.")
-        raise ModelUnknown(f"No host offers a model {model!r}; offered: {offered}.")
+    # Asking ----------------------------------------------------------------------------------
 
     async def answer(
-        self, body: messages.JsonObject
+        self, body: messages.JsonObject, host: str | None = None
     ) -> AsyncGenerator[messages.Reply | Route, None]:
-        """One chat completion: the host that was chosen, then its replies."""
-        link = self.choose(body.get("model"))
-        yield Route(link.host_id)
-        async with aclosing(link.ask(body)) as replies:
-            async for reply in replies:
-                yield reply
+        """One chat completion: the host that was chosen, then its replies.
 
-    async def embed(self, body: messages.JsonObject) -> messages.JsonObject:
-        """Embeddings: an OpenAI request in, an OpenAI response out. Raises like a chat."""
-        link = self.choose(body.get("model"), "embeds")
-        vectors = EmbeddingList(texts_of(body))
-        try:
-            async with aclosing(link.ask(body, messages.Embed)) as replies:
-                async for reply in replies:
-                    vectors.add(reply)
-            return vectors.result()
-        except ExchangeError as error:
-            raise ProtocolViolation(f"The host broke the exchange ({error}).") from None
+        ``host`` names the only host that may be asked (see :func:`~.routing.of_host`). Otherwise
+        the least loaded one that has the model is, and the next where that one refuses or
+        vanishes before the first token: the route, and the start, come anew then. Raises what
+        :meth:`HostLink.ask` does, and :class:`~qmt_jupyter.errors.ModelUnknown`,
+        :class:`~qmt_jupyter.errors.NotJoined` or :class:`~qmt_jupyter.errors.OptionInvalid`.
+        """
+        attempts: Attempts[HostLink] = Attempts(await self._named(host))
+        while True:
+            chosen = self._next(attempts, body.get("model"))
+            link, began, asked_at = chosen.host, False, time.monotonic()
+            held: list[messages.Reply] = []
+            yield Route(link.host_id, link.mesh_name, attempts.passed)
+            try:
+                with link.load.asking(chosen.model):
+                    async with aclosing(link.ask(asked(body, chosen, "chats"))) as replies:
+                        async for reply in replies:
+                            if not began:
+                                began = begins(reply) or len(held) == _MOST_HELD
+                                if not began and isinstance(reply, messages.Delta):
+                                    # Comes with the first token, or never.
+                                    held.append(reply)
+                                    continue
+                                if began:
+                                    link.load.answered()
+                                    for each in held:
+                                        yield each
+                            yield reply
+                return
+            except QmtError as error:
+                if began:
+                    raise
+                _note(chosen, error, attempts)
+            except (GeneratorExit, asyncio.CancelledError):
+                if not began and time.monotonic() - asked_at > _PATIENCE:
+                    link.load.failed(time.monotonic())
+                raise
+
+    async def embed(
+        self, body: messages.JsonObject, host: str | None = None
+    ) -> messages.JsonObject:
+        """Embeddings: an OpenAI request in, an OpenAI response out.
+
+        The host is chosen as for :meth:`answer`, and the next is asked as long as one fails: there
+        is nothing of the response before all of it is. Raises like a chat.
+        """
+        attempts: Attempts[HostLink] = Attempts(await self._named(host))
+        while True:
+            chosen = self._next(attempts, body.get("model"), "embeds")
+            try:
+                with chosen.host.load.asking(chosen.model):
+                    result = await _embedded(chosen.host, asked(body, chosen, "embeds"))
+                chosen.host.load.answered()
+                return result
+            except QmtError as error:
+                _note(chosen, error, attempts)
+
+    async def _named(self, host: str | None) -> HostLink | None:
+        if not self._links:
+            raise NotJoined("This mesh has been left.")
+        if host is None:
+            return None
+        link = of_host(self._links, host)
+        if not link.is_connected and not link.models:
+            # What it offers was never told.
+            await link.connect()
+        return link
+
+    def _next(
+        self, attempts: Attempts[HostLink], model: object, purpose: str = "chats"
+    ) -> Candidate[HostLink]:
+        if not self._links:
+            # Left meanwhile: nobody else is to read the prompt.
+            raise NotJoined("This mesh has been left.")
+        chosen = attempts.next(candidates(self._links, model, purpose, time.monotonic()))
+        if chosen is None:
+            offered = ", ".join(dict.fromkeys(each["name"] for each in self.models())) or "none"
+            meant = "" if model is None else f" {str(model)[:80]!r}"
+            if purpose == "embeds":
+                meant += " that makes embeddings" if model is None else " for embeddings"
+            raise ModelUnknown(f"No host offers a model{meant}; offered: {offered}.")
+        return chosen
+
+    # Leaving ---------------------------------------------------------------------------------
+
+    async def leave(self, host: str) -> str:
+        """Leave one host and return its peer id. Raises OptionInvalid where it is not one."""
+        link = of_host(self._links, host)
+        self._links.remove(link)
+        await self._let_go(link)
+        return link.host_id
+
+    async def _let_go(self, link: HostLink) -> None:
+        self._problems.pop(link, None)
+        await link.close()
 
     async def refresh(self) -> None:
         """Reach the hosts whose connection was lost: what they offer may have changed since.
@@ -130,6 +299,34 @@ class GuestMesh:
 
     async def close(self) -> None:
         """Leave every host; safe to call twice."""
+        self._closed = True
         links, self._links = self._links, []
+        coming = list(self._coming.values())
+        for task in coming:
+            task.cancel()
+        if coming:
+            await asyncio.wait(coming)
         for link in links:
-            await link.close()
+            await self._let_go(link)
+
+
+async def _first_of(tasks: set[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _note(chosen: Candidate[HostLink], error: QmtError, attempts: Attempts[HostLink]) -> None:
+    """A host did not take a request. Raises ``error`` where no other may be asked."""
+    if is_at_fault(error):
+        chosen.host.load.failed(time.monotonic(), error.retry_after)
+    attempts.refused(chosen, error)
+
+
+async def _embedded(link: HostLink, body: messages.JsonObject) -> messages.JsonObject:
+    vectors = EmbeddingList(texts_of(body))
+    try:
+        async with aclosing(link.ask(body, messages.Embed)) as replies:
+            async for reply in replies:
+                vectors.add(reply)
+        return vectors.result()
+    except ExchangeError as error:
+        raise ProtocolViolation(f"The host broke the exchange ({error}).") from None

@@ -6,11 +6,14 @@ One JSON file beside the guest's identity (0600): the links are secrets. The new
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import settings
 from ..errors import InviteError
+from ..harmless import printable
 from ..identity import link
+from .routing import of_host
 
 _FILE = "joined.json"
 _MOST = 50
@@ -24,10 +27,32 @@ def remember(directory: Path, joined: link.Link) -> None:
     settings.write_private(directory / _FILE, data)
 
 
-def newest(directory: Path) -> str | None:
-    """The link joined last, or None."""
+def newest(directory: Path, host: str | None = None) -> str | None:
+    """The link joined last, or None; the last one to ``host``, where that is given.
+
+    Raises :class:`~qmt_jupyter.errors.OptionInvalid` where ``host`` is none of them, or more than
+    one.
+    """
     urls = _read(directory)
-    return urls[-1] if urls else None
+    if host is None:
+        return urls[-1] if urls else None
+    by_host = {each.host_id: each for each in map(_remembered, urls) if each is not None}
+    return of_host(list(by_host.values()), host).url
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    host_id: str
+    mesh_name: str
+    url: str = field(repr=False)
+
+
+def _remembered(url: str) -> _Remembered | None:
+    try:
+        invite = link.read(url).invite
+    except InviteError:
+        return None
+    return _Remembered(invite.peer_id, printable(invite.name, 100), url)
 
 
 def _read(directory: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import QmtError
 from ..harmless import printable
 from ..identity.peer_id import short
+from ..words import rerouted_phrase
 from .display import Growing, Streaming
 from .state import State
 
@@ -50,9 +51,10 @@ def turn(
     system = [{"role": "system", "content": options.system}] if options.system else []
     former = [] if options.new else state.conversation
     past = [m for m in former if not (system and m["role"] == "system")]
-    answer = state.who_answers(options.model).chat(
+    answer = state.who_answers(options.model, options.host).chat(
         [*system, *past, asked],
         model=options.model,
+        host=options.host,
         temperature=options.temperature,
         max_tokens=options.max_tokens,
         seed=options.seed,
@@ -100,10 +102,12 @@ def _waiting(answer: Answer) -> str:
     if answer.text or answer.model:
         return ""
     if answer.position is None:
-        return "waiting for the host"
+        return rerouted_phrase(answer) or "waiting for the host"
     if answer.wait is not None:
-        return f"waiting, the host's upstream asks for {answer.wait:.0f} s"
-    return f"waiting, {answer.position} before you"
+        said = f"waiting, the host's upstream asks for {answer.wait:.0f} s"
+    else:
+        said = f"waiting, {answer.position} before you"
+    return " · ".join(part for part in (rerouted_phrase(answer), said) if part)
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:

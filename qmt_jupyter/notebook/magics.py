@@ -50,9 +50,13 @@ REVOKE = _parser("%qmt_revoke", "Stop an invite, or one guest, at once.", flags.
 USAGE = _parser("%qmt_usage", "Show who used what, and what remains.", _add_save)
 for _flag, _text in (("--json", "print one JSON object"), ("--csv", "print one row a guest")):
     USAGE.add_argument(_flag, action="store_true", help=_text)
-JOIN = _parser("%qmt_join", "Join a mesh by an invite link.", flags.add_link_sources)
+JOIN = _parser(
+    "%qmt_join",
+    "Join a mesh by an invite link; again with another link, one more host.",
+    flags.add_link_sources,
+)
 JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
-MODELS = _parser("%qmt_models", "List the models that %%chat can ask.")
+MODELS = _parser("%qmt_models", "List the models that %%chat can ask, with host and load.")
 STATUS = _parser("%qmt_status", "Show what is hosted, who uses it, and what is joined.")
 SERVE = _parser("%qmt_serve", "Open an OpenAI endpoint here for other tools.", flags.add_serve)
 for _flag, _text in (
@@ -60,7 +64,10 @@ for _flag, _text in (
     ("--stop", "stop serving"),
 ):
     SERVE.add_argument(_flag, action="store_true", help=_text)
-LEAVE = _parser("%qmt_leave", "Leave every mesh that was joined.")
+LEAVE = _parser("%qmt_leave", "Leave one host, or all that were joined.")
+LEAVE.add_argument(
+    "host", nargs="?", metavar="HOST", help="its mesh's name, or characters of its peer id"
+)
 CHAT = _parser("%%chat", "Ask a model; the cell is the prompt.", flags.add_chat, _add_save)
 LINE_CHAT = _parser(
     "%chat",
@@ -192,7 +199,7 @@ class QmtMagics(Magics):
     def qmt_usage(self, line: str) -> None:
         if (options := _options(USAGE, line)) is None:
             return
-        from ..api import rows_of
+        from ..home import rows_of
         from ..tables import rows_csv, usage_table
 
         self._free_name(options.save)
@@ -221,13 +228,12 @@ class QmtMagics(Magics):
                 "%qmt_join without it asks for it unseen.",
                 file=sys.stderr,
             )
-        mesh = join(url, name=options.name, timeout=options.timeout)
-        host_id = mesh.status()[0]["host"]
-        former = STATE.meshes.pop(host_id, None)
-        STATE.meshes[host_id] = mesh
-        if former is not None:
-            former.leave()
-        print("\n".join(joined_lines(mesh)))
+        if STATE.mesh is not None and STATE.mesh.status():
+            joined = STATE.mesh.join(url, name=options.name, timeout=options.timeout)
+        else:
+            STATE.mesh = join(url, name=options.name, timeout=options.timeout)
+            joined = STATE.mesh.status()[0]["host"]
+        print("\n".join(joined_lines(STATE.mesh, joined)))
 
     @no_var_expand
     @line_magic
@@ -235,11 +241,11 @@ class QmtMagics(Magics):
     def qmt_models(self, line: str) -> None:
         if _options(MODELS, line) is None:
             return
-        if STATE.host is None and not STATE.meshes:
+        if STATE.host is None and STATE.mesh is None:
             raise NotJoined("There are no models: nothing is hosted or joined here.")
         from ..words import models_text
 
-        print(models_text(STATE.host, list(STATE.meshes.values())))
+        print(models_text(STATE.host, STATE.mesh))
 
     @no_var_expand
     @line_magic
@@ -249,7 +255,7 @@ class QmtMagics(Magics):
             return
         from ..words import status_text
 
-        print(status_text(STATE.host, list(STATE.meshes.values())))
+        print(status_text(STATE.host, STATE.mesh))
 
     @no_var_expand
     @line_magic
@@ -268,11 +274,18 @@ class QmtMagics(Magics):
     @line_magic
     @_documented(LEAVE)
     def qmt_leave(self, line: str) -> None:
-        if _options(LEAVE, line) is None:
+        if (options := _options(LEAVE, line)) is None:
             return
-        count = len(STATE.meshes)
-        while STATE.meshes:
-            STATE.meshes.popitem()[1].leave()
+        mesh, before = STATE.mesh, [] if STATE.mesh is None else STATE.mesh.status()
+        if mesh is None and options.host is not None:
+            raise NotJoined("No mesh is joined.")
+        if mesh is not None:
+            mesh.leave(options.host)
+        left = [] if mesh is None else mesh.status()
+        if mesh is not None and not left:
+            mesh.leave()
+            STATE.mesh = None
+        count = len(before) - len(left)
         print(f"Left {count} mesh{'' if count == 1 else 'es'}.")
 
     @no_var_expand

@@ -23,7 +23,7 @@ def serve(state: State, options: argparse.Namespace, shell: Any) -> None:
     """Open the endpoint, or show the open one again; then hand the key over as asked."""
     terms = (options.port, tuple(options.allow_origin))
     if state.endpoint is None:
-        if state.host is None and not state.meshes:
+        if state.host is None and state.mesh is None:
             raise NotJoined("There is nothing to serve: no mesh is joined and no model hosted.")
         from ..api import serve as open_endpoint
 

@@ -1,4 +1,4 @@
-"""What lives as long as the kernel: the host, the meshes, the conversation.
+"""What lives as long as the kernel: the host, the mesh, the conversation.
 
 ``%reload_ext`` reloads the top module only, so this survives it.
 """
@@ -21,7 +21,7 @@ class State:
     """One kernel's nodes and its conversation (OpenAI messages)."""
 
     started: Host | None = None
-    meshes: dict[str, Mesh] = field(default_factory=dict)
+    mesh: Mesh | None = None
     host_line: str = ""
     conversation: list[dict[str, Any]] = field(default_factory=list)
     endpoint: Endpoint | None = None
@@ -40,18 +40,21 @@ class State:
         return self.host
 
     def asked(self) -> list[Host | Mesh]:
-        """Who can be asked now: the host of this kernel, then the meshes that were joined."""
+        """Who can be asked now: the host of this kernel, then the mesh that was joined."""
         here: list[Host | Mesh] = [] if self.host is None else [self.host]
-        if here and not config.auto_fallback:
+        if self.mesh is None or (here and not config.auto_fallback):
             return here
-        return [*here, *self.meshes.values()]
+        return [*here, self.mesh]
 
-    def who_answers(self, model: str | None) -> Host | Mesh:
-        """The host of this kernel where it has the model, else the first mesh that offers it.
+    def who_answers(self, model: str | None, host: str | None = None) -> Host | Mesh:
+        """The host of this kernel where it has the model, else the mesh with the hosts joined.
 
-        Raises :class:`~qmt_jupyter.errors.NotJoined` or
-        :class:`~qmt_jupyter.errors.ModelUnknown`.
+        The own host is never replaced by another when it cannot answer: that one would read the
+        prompt. ``host`` names the one to ask. Raises :class:`~qmt_jupyter.errors.NotJoined`,
+        :class:`~qmt_jupyter.errors.ModelUnknown` or :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
+        if host is not None:
+            return self._named(host)
         if self.host is not None and model in (None, *self.host.models):
             return self.host
         if self.host is not None and not config.auto_fallback:
@@ -59,21 +62,34 @@ class State:
                 f"This kernel hosts no model {model!r}, and is not to look for it elsewhere.",
                 next_step="%config QmtMagics.auto_fallback = True lets it ask the mesh.",
             )
-        if not self.meshes:
+        if self.mesh is None:
             if self.host is not None:
                 offered = ", ".join(self.host.models)
                 raise ModelUnknown(
                     f"There is no model {model!r} here; this kernel hosts {offered}."
                 )
             raise NotJoined("There is nobody to ask: no mesh is joined and no model hosted here.")
-        for mesh in self.meshes.values():
-            names = [each["name"] for each in mesh.models]
-            if model is None or model in names:
-                return mesh
-        for mesh in self.meshes.values():
-            if any(each["name"].endswith(f"/{model}") for each in mesh.models):
-                return mesh  # which knows whether the bare name will do
+        names = [each["name"] for each in self.mesh.models]
+        if model is None or model in names:
+            return self.mesh
+        if any(name.endswith(f"/{model}") for name in names):
+            return self.mesh  # which knows whether the bare name will do
         raise ModelUnknown(f"No host that was joined offers a model {model!r}.")
+
+    def _named(self, host: str) -> Host | Mesh:
+        from ..facade import Named, of_host
+
+        own = self.host
+        joined = [] if self.mesh is None else self.mesh.status()
+        known = {each["host"]: Named(each["host"], each["mesh"]) for each in joined}
+        if own is not None:
+            known[own.peer_id] = Named(own.peer_id, own.invite.name)
+        meant = of_host(list(known.values()), host).host_id
+        if own is not None and meant == own.peer_id:
+            return own
+        if self.mesh is None:
+            raise NotJoined("No mesh is joined.")
+        return self.mesh
 
 
 STATE = State()

@@ -33,7 +33,7 @@ FLOOR = {"configuration", "errors", "harmless", "settings"}
 MIDDLE = {"identity", "wire", *FLOOR}
 SIDES = {"mesh", "providers", *MIDDLE}
 BEHIND_FACADE = {"answers", "endpoints", "nodes", "runtime", "host", "guest", *SIDES}
-FACADE = {"api", "aio", "endpoints", "facade", "identity", *FLOOR}
+FACADE = {"api", "aio", "endpoints", "facade", "home", "identity", *FLOOR}
 SURFACE = {"flags", "offer", "tables", "terminal", "words", *FACADE}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -53,14 +53,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "facade": BEHIND_FACADE,
     "aio": {"facade", *BEHIND_FACADE},
     "api": {"facade", *BEHIND_FACADE},
+    "home": {"facade", *BEHIND_FACADE},
     "flags": FLOOR,
     "offer": FLOOR,
     "terminal": FLOOR,
     "tables": {"identity", *FLOOR},
     "words": {"tables", *FACADE},
     "demo": {"tables", "terminal", *FACADE},
+    "asking": SURFACE,
     "serve": SURFACE,
-    "cli": {"demo", "serve", *SURFACE},
+    "cli": {"asking", "demo", "serve", *SURFACE},
     "notebook": SURFACE,
     "hub": SURFACE,
     "__init__": {"api", "aio", "facade", "notebook", *FLOOR},
@@ -118,9 +120,12 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "guest.openai_errors": IO | FILES | CLOCK_AND_CHANCE,
     "guest.openai_requests": IO | FILES | CLOCK_AND_CHANCE,
     "host.allowlist": IO | FILES | CLOCK_AND_CHANCE,
+    "guest.load": IO | FILES | CLOCK_AND_CHANCE,
+    "guest.routing": IO | FILES | CLOCK_AND_CHANCE,
     "host.account": IO | FILES | CLOCK_AND_CHANCE,
     "host.limits": IO | FILES | CLOCK_AND_CHANCE,
     "host.membership": IO | FILES | CLOCK_AND_CHANCE,
+    "host.offers": IO | FILES | CLOCK_AND_CHANCE,
     "host.records": IO | FILES | CLOCK_AND_CHANCE,
     "host.report": IO | FILES | CLOCK_AND_CHANCE,
     "host.rows": IO | FILES | CLOCK_AND_CHANCE,

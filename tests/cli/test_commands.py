@@ -85,6 +85,95 @@ def test_chat_streams_deltas_and_a_done(host, homes):
     assert last["usage"]["completion_tokens"] == 3
 
 
+@pytest.fixture
+def other_host(homes):
+    """A second host; it calls itself Others, and its model waits before its first word."""
+    ready, process = start(
+        homes("other"),
+        "import json, time, qmt_jupyter as qmt\n"
+        "from qmt_jupyter.providers.echo import Echo\n"
+        "host = qmt.host(Echo(delay=0.5), name='Others', uses=0)\n"
+        "print(json.dumps({'invite': host.invite.url, 'id': host.peer_id}), flush=True)\n"
+        "time.sleep(100)\n",
+    )
+    process.ready = ready
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_chat_joins_several_hosts_and_asks_the_one_that_is_named(host, other_host, homes):
+    joins = ["--join", host.ready["invite"], "--join", other_host.ready["invite"]]
+    for name, wanted in (("Others", other_host.ready["id"]), ("Team GPU", host.ready["peer_id"])):
+        done = qmt(homes("guest"), "chat", *joins, "--host", name, "hi", "--json")
+        assert objects(done)[-1]["host"] == wanted, done.stderr
+    wrong = qmt(homes("guest"), "chat", *joins, "--host", "Nobody", "hi")
+    assert (wrong.returncode, "there is Team GPU" in wrong.stderr) == (1, True)
+
+
+def test_chat_goes_on_without_a_host_that_is_not_there(host, other_host, homes):
+    other_host.kill()
+    other_host.wait()
+    joins = ["--join", other_host.ready["invite"], "--join", host.ready["invite"]]
+    done = qmt(homes("guest"), "chat", *joins, "--timeout", "8", "still there", "--json")
+    assert done.returncode == 0, done.stderr
+    assert objects(done)[0]["event"] == "absent"
+    assert objects(done)[0]["host"] == other_host.ready["id"]
+    assert objects(done)[-1]["host"] == host.ready["peer_id"]
+    said = qmt(homes("guest"), "chat", *joins, "--timeout", "8", "still there")
+    assert said.stdout == "still there\n"
+    assert "Others" in said.stderr
+    assert "is not there" in said.stderr
+
+
+def test_a_host_that_cannot_is_replaced_and_programs_are_told(host, homes):
+    spent = objects(qmt(homes("host"), "invite", "--requests", "1", "--json"))[0]["invite"]
+    assert qmt(homes("guest"), "chat", "--join", spent, "once").returncode == 0
+    _, other = start(
+        homes("other"),
+        "import json, time, qmt_jupyter as qmt\n"
+        "from qmt_jupyter.providers.echo import Echo\n"
+        "host = qmt.host(Echo(slots=2, delay=0.05, repeat=True), uses=0)\n"
+        "answer = host.chat('on and on', max_tokens=100_000)\n"
+        "next(iter(answer))\n"
+        "print(json.dumps({}), flush=True)\n"
+        "time.sleep(100)\n",
+    )
+    try:
+        link = objects(qmt(homes("other"), "invite", "--uses", "0", "--json"))[0]["invite"]
+        done = qmt(
+            homes("guest"),
+            "chat",
+            "--join",
+            spent,
+            "--join",
+            link,
+            "--max-tokens",
+            "2",
+            "hi",
+            "--json",
+        )
+        told = [each for each in objects(done) if each["event"] == "rerouted"]
+        assert [(each["from"], each["code"]) for each in told] == [
+            (host.ready["peer_id"], "requests-used-up")
+        ]
+        assert objects(done)[-1]["host"] == told[0]["host"]
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_a_remembered_host_is_found_by_name(host, other_host, homes):
+    guest = homes("guest")
+    for link in (other_host.ready["invite"], host.ready["invite"]):
+        assert qmt(guest, "join", link).returncode == 0
+    said = qmt(guest, "chat", "--host", "Others", "hi", "--json")
+    assert objects(said)[-1]["host"] == other_host.ready["id"]
+    newest = qmt(guest, "chat", "hi", "--json")
+    assert objects(newest)[-1]["host"] == host.ready["peer_id"]
+    assert "has been joined" in qmt(guest, "chat", "--host", "Nobody", "hi").stderr
+
+
 def test_chat_prints_plain_text_and_takes_the_prompt_from_standard_input(host, homes):
     done = qmt(homes("guest"), "chat", "--join", host.ready["invite"], stdin="said by a pipe")
     assert (done.returncode, done.stdout) == (0, "said by a pipe\n")

@@ -16,7 +16,7 @@ import pytest
 
 import qmt_jupyter as qmt
 from qmt_jupyter import aio, api, flags, nodes, runtime
-from qmt_jupyter.errors import HostNotFound, InviteMalformed, Stopped
+from qmt_jupyter.errors import HostNotFound, InviteMalformed, OptionInvalid, Stopped
 from qmt_jupyter.mesh import locate
 from qmt_jupyter.providers import select
 from qmt_jupyter.providers.echo import Echo
@@ -39,7 +39,7 @@ def test_the_public_names_are_these():
         "revoke", "serve", "status", "usage", "usage_rows",
     }  # fmt: skip
     assert members(qmt.Mesh) == {
-        "chat", "complete", "embed", "leave", "models", "serve", "status",
+        "chat", "complete", "embed", "join", "leave", "models", "serve", "status",
     }  # fmt: skip
     assert members(qmt.Invite) == {
         "expires_at", "invite_id", "limits", "max_uses", "name", "qr", "svg", "url",
@@ -154,6 +154,59 @@ def test_nothing_that_is_printed_or_raised_shows_the_token(host, mesh):
     frames = traceback.format_exception(raised.value)
     assert token not in "".join(frames)
     assert raised.value._render_traceback_() == [f"InviteMalformed: {raised.value}"]
+
+
+@pytest.fixture
+def other_host(tmp_path, monkeypatch):
+    """A host with a home of its own, whose model has another name."""
+    monkeypatch.setenv("QMT_HOME", str(tmp_path / "other"))
+    provider = Echo(slots=2)
+    with qmt.host(provider, name="Others", uses=0) as running:
+        monkeypatch.setenv("QMT_HOME", str(tmp_path / "home"))
+        yield running
+
+
+def test_a_mesh_has_as_many_hosts_as_were_joined(host, other_host):
+    with qmt.join(host.invite.url) as mesh:
+        assert mesh.join(other_host.invite.url) == other_host.peer_id
+        assert [each["host"] for each in mesh.status()] == [host.peer_id, other_host.peer_id]
+        assert [(each["slots"], each["busy"]) for each in mesh.models] == [(4, 0), (2, 0)]
+        for named, wanted in (("Team", host), (other_host.peer_id[-8:], other_host)):
+            answer = mesh.chat("hi", host=named)
+            assert (answer.read(), answer.host, answer.passed) == ("hi", wanted.peer_id, ())
+        assert answer.mesh == "Others"
+        mesh.complete(messages=[{"role": "user", "content": "x"}], host="Others")
+        assert other_host.usage()["invites"][0]["requests"] == 2
+        with pytest.raises(OptionInvalid, match="has been joined"):
+            mesh.chat("hi", host="Nobody").read()
+        mesh.leave("Team")
+        assert [each["host"] for each in mesh.status()] == [other_host.peer_id]
+
+
+def test_several_links_are_joined_at_once(host, other_host):
+    links = [host.invite.url, other_host.invite.url]
+    with qmt.join(links) as mesh:
+        assert len(mesh.status()) == 2
+    with pytest.raises(InviteMalformed):
+        qmt.join([*links, "nonsense"])
+
+    async def awaitable():
+        async with await aio.join(links) as mesh:
+            await mesh.leave("Team")
+            await mesh.join(links[0])
+            answer = mesh.chat("hi", host="Others")
+            await answer.read()
+            return answer.host, await mesh.status()
+
+    answered, status = asyncio.run(awaitable())
+    assert answered == other_host.peer_id
+    assert [each["mesh"] for each in status] == ["Others", "Team"]
+
+
+def test_a_host_that_is_named_answers_itself(host, mesh):
+    assert host.chat("hi", host="Team").read() == "hi"
+    with pytest.raises(OptionInvalid):
+        host.chat("hi", host="Others")
 
 
 def test_closing_twice_and_asking_after_it_is_clear(provider):

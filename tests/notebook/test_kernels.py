@@ -149,6 +149,28 @@ def test_one_kernel_may_host_and_join_and_uses_its_own_model(kernel, tmp_path):
     assert usage.split() == ["1", "0"]
 
 
+def test_a_notebook_with_two_hosts_goes_on_when_one_is_killed(kernel, tmp_path):
+    hosts = {name: kernel(name) for name in ("lab", "class")}
+    guest = kernel("guest")
+    for name, host in hosts.items():
+        share(host, tmp_path / f"{name}.link", f"--model echo --name {name}")
+        assert f"Joined {name}" in guest.text(f"%qmt_join --file {tmp_path / name}.link")
+    listed = guest.text("%qmt_models").splitlines()
+    assert listed[0].split() == ["model", "context", "mesh", "host", "load", "round", "trip"]
+    assert len([line for line in listed if "0 of 4" in line]) == 2
+    for name, host in hosts.items():
+        asked = guest.run(f"%%chat --host {name}\nhello")
+        assert answers(asked)[-1][2]["qmt"]["host"] == host.text("print(h.peer_id[-8:])").strip()
+    survivor = hosts["class"].text("print(h.peer_id[-8:])").strip()
+    hosts["lab"].manager.shutdown_kernel(now=True)
+    for _ in range(3):
+        published = guest.run("%%chat\nstill there")
+        assert not errors(published)
+        assert answers(published)[-1][2]["qmt"]["host"] == survivor
+    assert guest.text("%qmt_leave lab").strip() == "Left 1 mesh."
+    assert "class" in guest.text("%qmt_status")
+
+
 def test_reloading_twenty_times_changes_nothing(kernel, tmp_path):
     host = kernel("host")
     share(host, tmp_path / "link")

@@ -40,11 +40,11 @@ def test_who_answers_is_the_own_model_first_then_a_mesh_that_has_it():
         state.who_answers(None)
     with pytest.raises(NotHosting):
         state.hosting()
-    state.meshes["peer"] = Joined()
-    assert state.who_answers(None) is state.meshes["peer"]
+    state.mesh = Joined()
+    assert state.who_answers(None) is state.mesh
     state.started = Hosting()
     assert state.who_answers(None) is state.host
-    assert state.who_answers("big") is state.meshes["peer"]
+    assert state.who_answers("big") is state.mesh
     with pytest.raises(ModelUnknown):
         state.who_answers("huge")
     qmt.config.auto_fallback = False
@@ -52,7 +52,7 @@ def test_who_answers_is_the_own_model_first_then_a_mesh_that_has_it():
         state.who_answers("big")
     assert "auto_fallback" in raised.value.next_step
     qmt.config.auto_fallback = True
-    state.meshes.clear()
+    state.mesh = None
     with pytest.raises(ModelUnknown, match="hosts small"):
         state.who_answers("big")
 

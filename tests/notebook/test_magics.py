@@ -24,7 +24,9 @@ from qmt_jupyter.errors import (
     RequestsUsedUp,
     Revoked,
 )
+from qmt_jupyter.guest.routing import Passed
 from qmt_jupyter.notebook.chat import Interrupted
+from qmt_jupyter.notebook.chat import _waiting as waiting
 from qmt_jupyter.notebook.display import Growing, Streaming
 from qmt_jupyter.notebook.state import STATE
 from qmt_jupyter.providers.base import Chunk, Model, Provider
@@ -69,11 +71,11 @@ def shell():
     made.history_manager.enabled = False
     made.extension_manager.load_extension("qmt_jupyter")
     yield made
-    for mesh in STATE.meshes.values():
-        mesh.leave()
+    if STATE.mesh is not None:
+        STATE.mesh.leave()
     if STATE.host is not None:
         STATE.host.close()
-    STATE.meshes.clear()
+    STATE.mesh = None
     STATE.conversation.clear()
     STATE.started, STATE.host_line = None, ""
     history = made.history_manager
@@ -189,7 +191,7 @@ def test_an_interrupted_answer_keeps_its_text_and_fails_the_cell(shell, hosting,
 
 
 def test_an_error_is_one_line_even_with_an_exception_group_behind_it(shell, monkeypatch):
-    def fail(self, model):
+    def fail(self, model, host):
         group = getattr(__builtins__, "ExceptionGroup", None) or __builtins__.get("ExceptionGroup")
         try:
             raise (group("several", [ValueError("x")]) if group else ValueError("x"))
@@ -224,7 +226,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(shell, cell, error):
     with pytest.raises(error):
         run(shell, cell)
     assert STATE.host is None
-    assert STATE.meshes == {}
+    assert STATE.mesh is None
 
 
 def test_hosting_inviting_and_stopping(shell, tmp_path):
@@ -252,13 +254,92 @@ def test_a_guest_joins_asks_and_leaves(shell, monkeypatch):
         monkeypatch.setenv("QMT_INVITE", host.invite.url)
         assert "Joined Team" in run(shell, "%qmt_join")
         run(shell, "%qmt_join")
-        assert len(STATE.meshes) == 1, "the same host again replaces the former mesh"
+        assert len(STATE.mesh.status()) == 1, "the same host again replaces the former link"
         assert "Hello there." in run(shell, "%%chat\nhi")
         with pytest.raises(ModelUnknown):
             run(shell, "%%chat --model other\nhi")
         assert run(shell, "%qmt_leave").strip() == "Left 1 mesh."
         with pytest.raises(NotJoined):
             run(shell, "%%chat\nhi")
+
+
+@pytest.fixture
+def others(shell, tmp_path, monkeypatch):
+    """Hosts with homes of their own."""
+    running = []
+
+    def start(provider: Provider, name: str) -> qmt.Host:
+        monkeypatch.setenv("QMT_HOME", str(tmp_path / name))
+        running.append(qmt.host(provider, uses=0, name=name))
+        monkeypatch.setenv("QMT_HOME", str(tmp_path / "home"))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def test_several_hosts_are_joined_listed_named_and_left(shell, others):
+    providers = Scripted("from a"), Scripted("from b")
+    a, b = others(providers[0], "Lab"), others(providers[1], "Class")
+    run(shell, f"%qmt_join {a.invite.url}")
+    said = run(shell, f"%qmt_join {b.invite.url}")
+    assert "Joined Class" in said
+    assert "With 2 hosts joined" in said
+    listed = run(shell, "%qmt_models")
+    for part in ("Lab", "Class", "load", "0 of 4", "round trip", a.peer_id[-8:], b.peer_id[-8:]):
+        assert part in listed
+    assert "from b" in run(shell, "%%chat --host Class\nhi")
+    assert "from a" in run(shell, f"%%chat --host {a.peer_id[-8:]}\nhi")
+    with pytest.raises(OptionInvalid, match="Lab"):
+        run(shell, "%%chat --host Nobody\nhi")
+    assert "0%" in run(shell, "%qmt_status")
+    with pytest.raises(OptionInvalid):
+        run(shell, "%qmt_leave Nobody")
+    assert run(shell, "%qmt_leave Lab").strip() == "Left 1 mesh."
+    assert [each["mesh"] for each in STATE.mesh.status()] == ["Class"]
+    run(shell, f"%qmt_join {a.invite.url}")
+    assert run(shell, "%qmt_leave").strip() == "Left 2 meshes."
+    assert run(shell, "%qmt_leave").strip() == "Left 0 meshes."
+    with pytest.raises(NotJoined):
+        run(shell, "%qmt_leave Lab")
+
+
+def test_the_next_host_answers_when_one_is_gone_and_the_footer_says_which(shell, others):
+    a, b = others(Scripted("from a"), "Lab"), others(Scripted("from b"), "Class")
+    for each in (a, b):
+        run(shell, f"%qmt_join {each.invite.url}")
+    a.close()
+    assert "from b" in run(shell, "%%chat\nhi")
+    assert "from b" in run(shell, "%%chat\nhi")
+
+
+def test_the_status_line_says_who_could_not_and_who_is_asked():
+    class Rerouted:
+        text, model, position, wait = "", None, None, None
+        host = "12D3KooWsecond02"
+        passed = (Passed("12D3KooWfirst001", "host-gone"),)
+
+    assert waiting(Rerouted()) == "first001 could not (host gone); asking second02"
+    Rerouted.position = 3
+    assert waiting(Rerouted()).endswith("asking second02 · waiting, 3 before you")
+    Rerouted.text = "x"
+    assert waiting(Rerouted()) == ""
+
+
+def test_an_own_model_that_cannot_answer_is_not_replaced_by_anothers(shell, hosting, others):
+    own = hosting(Scripted(failing=True))
+    own.pieces = ()
+    joined = others(Scripted("from a third"), "Third")
+    run(shell, f"%qmt_join {joined.invite.url}")
+    for _ in range(2):
+        with pytest.raises(GenerationFailed):
+            run(shell, "%%chat\nsecret")
+    assert joined.usage()["invites"][0]["requests"] == 0
+    assert "from a third" in run(shell, "%%chat --host Third\nhi")
+    with pytest.raises(GenerationFailed):
+        run(shell, "%%chat --host Team\nhi")
+    assert len(own.requests) == 3
 
 
 def test_the_link_is_asked_for_without_echo(shell, monkeypatch):
@@ -392,7 +473,7 @@ def test_a_guest_sees_what_it_used_and_what_is_left(shell, hosting):
         qmt.join(made.url, name="x" * 65)
     said = run(shell, f"%qmt_join {made.url}")
     assert "The invite allows 5 requests, 1000 tokens." in said
-    STATE.meshes[STATE.host.peer_id].chat("hello").read()
+    STATE.mesh.chat("hello").read()
     deadline = time.monotonic() + 10
     while "4 requests are left" not in (said := run(shell, "%qmt_status")):
         assert time.monotonic() < deadline, said
