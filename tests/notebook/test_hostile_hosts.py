@@ -46,7 +46,7 @@ class Asked:
 
 def ask(usage, screen):
     options = chat.argparse.Namespace(
-        system=None, new=False, model=None, temperature=None, max_tokens=None, seed=None
+        host=None, system=None, new=False, model=None, temperature=None, max_tokens=None, seed=None
     )
     return chat.turn(State(started=Asked(usage)), options, "hi", screen)
 
