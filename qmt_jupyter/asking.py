@@ -19,22 +19,14 @@ if TYPE_CHECKING:
 def run_chat(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt chat``: ask one question and stream the answer."""
     from .api import join
-    from .home import remembered
 
     prompt = " ".join(arguments.prompt)
     if not prompt and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     if not prompt.strip():
         raise OptionInvalid("There is nothing to ask.", next_step="Give a prompt.")
-    urls = flags.links_from(arguments.join, arguments.file)
-    kept = None if urls else remembered(arguments.host)
-    if not urls and kept is None:
-        raise NotJoined(
-            "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
-        )
-    # One alone says by itself what is wrong with it.
-    link = kept or (urls[0] if len(urls) == 1 else urls)
-    with join(link, name=arguments.name, timeout=arguments.timeout) as mesh:
+    links = links_to_join(arguments, arguments.host)
+    with join(links, name=arguments.name, timeout=arguments.timeout) as mesh:
         say_who_is_absent(mesh, output)
         asked = time.perf_counter()
         answer = mesh.chat(
@@ -48,6 +40,25 @@ def run_chat(arguments: argparse.Namespace, output: Output) -> int:
         )
         stream(answer, asked, output)
     return 0
+
+
+def links_to_join(arguments: argparse.Namespace, host: str | None = None) -> str | list[str]:
+    """The links that were given, or the one that was remembered (of ``host``, where that is named).
+
+    Raises :class:`~qmt_jupyter.errors.NotJoined` where there is none.
+    """
+    from .home import remembered
+
+    urls = flags.links_from(arguments.join, arguments.file)
+    if len(urls) > 1:
+        return urls
+    # One alone says by itself what is wrong with it.
+    url = urls[0] if urls else remembered(host)
+    if url is None:
+        raise NotJoined(
+            "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
+        )
+    return url
 
 
 def say_who_is_absent(mesh: Mesh, output: Output) -> None:

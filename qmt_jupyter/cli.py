@@ -265,17 +265,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_link_sources(join)
     chat = command("chat", run_chat, "ask one question and stream the answer")
     chat.add_argument("prompt", nargs="*", help="the question (default: standard input)")
-    chat.add_argument(
-        "--join",
-        metavar="LINK",
-        action="append",
-        help="the invite link (better: --file); repeat it for more hosts",
-    )
-    flags.add_link_sources(chat)
+    flags.add_join(chat)
     flags.add_chat(chat)
     serving = command("serve", serve.run, "an OpenAI endpoint here for your other tools")
-    serving.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
-    flags.add_link_sources(serving)
+    flags.add_join(serving)
     flags.add_serve(serving)
     demo = command("demo", run_demo, "host and guest on this machine, with a small model")
     demo.add_argument("--model", default=flags.DEFAULT_MODEL, metavar="MODEL", help="what to share")

@@ -245,6 +245,17 @@ def links_from(arguments: list[str] | None, file: str | None) -> list[str]:
     return given
 
 
+def add_join(parser: argparse.ArgumentParser) -> None:
+    """Which hosts are joined."""
+    parser.add_argument(
+        "--join",
+        metavar="LINK",
+        action="append",
+        help="the invite link (better: --file); repeat it for more hosts",
+    )
+    add_link_sources(parser)
+
+
 def add_which(parser: argparse.ArgumentParser) -> None:
     """What is to be revoked."""
     parser.add_argument(

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import flags
-from .errors import NotJoined
+from .asking import links_to_join, say_who_is_absent
 from .harmless import printable
 from .settings import write_private
 from .terminal import Output
@@ -22,14 +21,8 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace, output: Output) -> int:
     """Join, serve until interrupted, leave."""
     from .api import join
-    from .home import remembered
 
-    url = flags.link_from(arguments.join, arguments.file) or remembered()
-    if url is None:
-        raise NotJoined(
-            "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."
-        )
-    with join(url, name=arguments.name, timeout=arguments.timeout) as mesh:
+    with join(links_to_join(arguments), name=arguments.name, timeout=arguments.timeout) as mesh:
         origins = arguments.allow_origin
         with mesh.serve(port=arguments.port, allow_origins=origins) as endpoint:
             if arguments.key_file:
@@ -38,6 +31,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             # From the first word on, an interrupt is how it is meant to end.
             with contextlib.suppress(KeyboardInterrupt):
                 announce(mesh, endpoint, arguments.key_file, output)
+                say_who_is_absent(mesh, output)
                 while True:
                     time.sleep(0.2)
     output.event("stopped", "\nStopped serving.")
@@ -46,7 +40,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
 def announce(mesh: Mesh, endpoint: Endpoint, key_file: str | None, output: Output) -> None:
     """Say where it is and how it is used; the key only where no file takes it."""
-    models = [model["name"] for model in mesh.models]
+    models = list(dict.fromkeys(model["name"] for model in mesh.models))
     if output.as_json:
         output.json(
             {
@@ -58,11 +52,11 @@ def announce(mesh: Mesh, endpoint: Endpoint, key_file: str | None, output: Outpu
             }
         )
         return
-    status = mesh.status()[0]
+    meshes = ", ".join(each["mesh"] for each in mesh.status())
     shown = [printable(name, 80) for name in models]
     key = f"in {key_file}" if key_file else endpoint.api_key
     model = shown[0] if shown else "MODEL"
-    print(f"Serving {', '.join(shown) or 'no model yet'} of {status['mesh']}; the host can read")
+    print(f"Serving {', '.join(shown) or 'no model yet'} of {meshes}; the host can read")
     print("what your tools ask. Only this machine can use it, with this key:\n")
     print(f"  base URL  {endpoint.base_url}\n  key       {key}\n")
     print(f'Try:  curl {endpoint.base_url}/chat/completions -H "Authorization: Bearer KEY" \\')

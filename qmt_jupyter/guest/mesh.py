@@ -185,6 +185,19 @@ class GuestMesh:
             "problem": None if error is None else error.sentence,
         }
 
+    async def refresh(self) -> None:
+        """Reach the hosts whose connection was lost: what they offer may have changed since.
+
+        Those that cannot be reached stay as they were.
+        """
+
+        async def reach(link: HostLink) -> None:
+            with contextlib.suppress(QmtError):
+                await link.connect()
+
+        away = [link for link in self._links if not link.is_connected]
+        await asyncio.gather(*(reach(link) for link in away))
+
     # Asking ----------------------------------------------------------------------------------
 
     async def answer(
@@ -286,16 +299,6 @@ class GuestMesh:
     async def _let_go(self, link: HostLink) -> None:
         self._problems.pop(link, None)
         await link.close()
-
-    async def refresh(self) -> None:
-        """Reach the hosts whose connection was lost: what they offer may have changed since.
-
-        Those that cannot be reached stay as they were.
-        """
-        for link in tuple(self._links):
-            if not link.is_connected:
-                with contextlib.suppress(QmtError):
-                    await link.connect()
 
     async def close(self) -> None:
         """Leave every host; safe to call twice."""

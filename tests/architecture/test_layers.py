@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "words": {"tables", *FACADE},
     "demo": {"tables", "terminal", *FACADE},
     "asking": SURFACE,
-    "serve": SURFACE,
+    "serve": {"asking", *SURFACE},
     "cli": {"asking", "demo", "serve", *SURFACE},
     "notebook": SURFACE,
     "hub": SURFACE,

@@ -105,3 +105,16 @@ def test_without_a_link_it_says_what_to_do(serve):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (1, "")
     assert "qmt join" in err
+
+
+def test_several_hosts_stand_behind_one_endpoint(serve, link, tmp_path, monkeypatch):
+    monkeypatch.setenv("QMT_HOME", str(tmp_path / "other"))
+    with qmt.host(Echo(), name="Others", uses=0) as other:
+        process = serve("--json", "--join", link, "--join", other.invite.url)
+        told = json.loads(process.stdout.readline())
+        assert told["models"] == ["echo"]
+        client = Client(Told(told))
+        other.close()
+        for _ in range(2):
+            answer = client.chat("still there")
+            assert answer.json["choices"][0]["message"]["content"] == "still there"
