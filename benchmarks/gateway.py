@@ -7,10 +7,9 @@ proxy (one worker, in the environment that ``make .venv-gateway/.installed`` mak
 ``upstream=``), who asks, and this one, which only gives the word. Rounds are interleaved, all
 traffic is on loopback.
 
-The upstream and the proxy are asked in two ways: by a bare HTTP client that only counts, and with
-the openai SDK, as a program would (``_openai``). The mesh is asked with the guest's library. So the
-bare comparison counts all that the library does against the mesh and no client against the proxy,
-and the other has the work of a client on each side.
+A program asks the upstream and the proxy with the openai SDK, and the mesh with the guest's
+library. The first two are also asked by a bare HTTP client that only counts (``_bare``): there, all
+that the guest's library does counts against the mesh, and no client against the proxy.
 
 LiteLLM keeps virtual keys in a Postgres database. Without one, ``--litellm-key virtual`` (the
 default) gives its proxy a key with a model list, an expiry and rate limits through its
@@ -18,11 +17,11 @@ default) gives its proxy a key with a model list, an expiry and rate limits thro
 telemetry is off and its price map local: nothing leaves the machine.
 
 Figures: ``added_ttft_ms_mesh_p50`` and ``added_ttft_ms_litellm_p50``, the time to the first piece
-over the upstream's own, one request after the other, and ``added_ttft_ratio``;
-``chunks_per_s_mesh``, ``_litellm`` and ``_direct`` at 50 streams at once, and ``chunks_ratio``;
-the same against the openai SDK with ``_openai`` at the end; resident memory after that in MB,
-``memory_mb_host``, ``_guest``, ``_litellm``, and ``memory_ratio``, host and guest together over the
-proxy.
+over the upstream's own, one request after the other, of pieces that come 10 ms apart, and
+``added_ttft_ratio``; ``chunks_per_s_mesh``, ``_litellm`` and ``_direct`` at 50 streams at once of
+pieces that come as fast as they can, and ``chunks_ratio``; the same with ``_bare`` at the end;
+resident memory after that in MB, ``memory_mb_host``, ``_guest``, ``_litellm``, and
+``memory_ratio``, host and guest together over the proxy.
 """
 
 from __future__ import annotations
@@ -52,13 +51,14 @@ os.environ["QMT_INTERFACES"] = "127.0.0.1"
 PROMPT = "Tell a long story about a lighthouse keeper and the sea, with many details."
 STREAMS = 50
 IN_A_ROW = 11
-WAYS = ("direct", "litellm", "mesh", "litellm_openai", "direct_openai")
+APART_MS = 10  # a model that writes 100 tokens/s
+WAYS = ("direct", "litellm", "mesh", "litellm_bare", "direct_bare")
 SETTLE_S = 0.05
 PATIENCE_S = 120.0
 LITELLM = Path(__file__).parents[1] / ".venv-gateway" / "bin" / "litellm"
 BUDGETS = {
     f"{name}{client}": budget
-    for client in ("", "_openai")
+    for client in ("", "_bare")
     for name, budget in (("added_ttft_ratio", ("≤", 0.1)), ("chunks_ratio", ("≥", 10.0)))
 }
 
@@ -100,8 +100,8 @@ async def host_main() -> None:
 
 # The process of who asks ------------------------------------------------------------------------
 
-Ask = Callable[[int], Awaitable[tuple[float, int]]]
-"""Ask for so many pieces: seconds to the first one, and how many came."""
+Ask = Callable[[int, int], Awaitable[tuple[float, int]]]
+"""Ask for so many pieces, so many ms apart: seconds to the first one, and how many came."""
 
 
 def with_openai(url: str, key: str) -> Ask:
@@ -109,13 +109,14 @@ def with_openai(url: str, key: str) -> Ask:
 
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key=key)
 
-    async def ask(pieces: int) -> tuple[float, int]:
+    async def ask(pieces: int, apart: int) -> tuple[float, int]:
         asked = time.perf_counter()
         first, count = 0.0, 0
         chunks = await client.chat.completions.create(
             model="fast",
             messages=[{"role": "user", "content": PROMPT}],
             max_tokens=pieces,
+            seed=apart,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -136,10 +137,10 @@ async def guest_main() -> None:
         return
     mesh = await aio.join(order["invite"])
 
-    async def through_mesh(pieces: int) -> tuple[float, int]:
+    async def through_mesh(pieces: int, apart: int) -> tuple[float, int]:
         asked = time.perf_counter()
         first, count = 0.0, 0
-        async for text in mesh.chat(PROMPT, max_tokens=pieces).updates():
+        async for text in mesh.chat(PROMPT, max_tokens=pieces, seed=apart).updates():
             if text:
                 count += 1
                 first = first or time.perf_counter() - asked
@@ -147,23 +148,23 @@ async def guest_main() -> None:
 
     def bare(url: str, key: str) -> Ask:
         client = Client(url, key)
-        return lambda pieces: client.ask(PROMPT, pieces)
+        return lambda pieces, apart: client.ask(PROMPT, pieces, apart)
 
     ways: dict[str, Ask] = {
-        "direct": bare(order["upstream"], order["upstream_key"]),
-        "litellm": bare(order["litellm"], order["litellm_key"]),
+        "direct": with_openai(order["upstream"], order["upstream_key"]),
+        "litellm": with_openai(order["litellm"], order["litellm_key"]),
         "mesh": through_mesh,
-        "direct_openai": with_openai(order["upstream"], order["upstream_key"]),
-        "litellm_openai": with_openai(order["litellm"], order["litellm_key"]),
+        "direct_bare": bare(order["upstream"], order["upstream_key"]),
+        "litellm_bare": bare(order["litellm"], order["litellm_key"]),
     }
     say(ready=True)
     while order := await next_order():
-        ask, pieces = ways[order["way"]], order["pieces"]
+        ask, much = ways[order["way"]], (order["pieces"], order["apart"])
         started = time.perf_counter()
         if order["at_once"]:
-            answers = await asyncio.gather(*(ask(pieces) for _ in range(order["streams"])))
+            answers = await asyncio.gather(*(ask(*much) for _ in range(order["streams"])))
         else:
-            answers = [await ask(pieces) for _ in range(order["streams"])]
+            answers = [await ask(*much) for _ in range(order["streams"])]
         say(
             seconds=time.perf_counter() - started,
             firsts=[first for first, _ in answers],
@@ -272,11 +273,11 @@ class Proxy:
 
 
 async def round_of(
-    guest: Other, way: str, streams: int, pieces: int, *, at_once: bool
+    guest: Other, way: str, streams: int, pieces: int, apart: int, *, at_once: bool
 ) -> dict[str, Any]:
     # What is still busy with the round before would be in the way of this one.
     await asyncio.sleep(SETTLE_S)
-    facts = await guest.ask(way=way, streams=streams, pieces=pieces, at_once=at_once)
+    facts = await guest.ask(way=way, streams=streams, pieces=pieces, apart=apart, at_once=at_once)
     if facts["pieces"] != [pieces] * streams:
         raise SystemExit(f"{way} gave {facts['pieces']} instead of {pieces} pieces a stream")
     return facts
@@ -286,19 +287,19 @@ async def measured(guest: Other, quick: bool) -> dict[str, float]:
     firsts: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(5 if quick else 31):
         for way in WAYS:
-            facts = await round_of(guest, way, IN_A_ROW, 4, at_once=False)
+            facts = await round_of(guest, way, IN_A_ROW, 4, APART_MS, at_once=False)
             if number:
                 # The first of a row wakes up what has slept meanwhile.
                 firsts[way] += [first * 1000 for first in facts["firsts"][1:]]
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(2 if quick else 6):
         for way in WAYS:
-            facts = await round_of(guest, way, STREAMS, 100 if quick else 200, at_once=True)
+            facts = await round_of(guest, way, STREAMS, 100 if quick else 200, 0, at_once=True)
             if number:
                 rates[way].append(sum(facts["pieces"]) / facts["seconds"])
 
     figures: dict[str, float] = {}
-    for client in ("", "_openai"):
+    for client in ("", "_bare"):
         direct, proxy = f"direct{client}", f"litellm{client}"
         figures[f"ttft_ms_{direct}_p50"] = percentile(firsts[direct], 0.5)
         for share, name in ((0.5, "p50"), (0.99, "p99")):

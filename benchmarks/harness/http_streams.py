@@ -10,10 +10,9 @@ import asyncio
 import json
 import time
 
-WORD = "lighthouse "
-"""A token of usual length, the content of every piece."""
-
-_PIECE_MARK = b'"content":"' + WORD.encode()
+# Two in turn: a proxy may end a stream that says the same a hundred times.
+_WORDS = ("lighthouse ", "lighthouse, ")
+_PIECE_MARK = b'"content":"lighthouse'
 _DONE = b"data: [DONE]"
 _LAST_PART = b"0\r\n\r\n"
 
@@ -42,13 +41,14 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     + _event(_choice({"role": "assistant", "content": ""}))
 )
-_PIECE = _event(_choice({"content": WORD}))
+_PIECES = tuple(_event(_choice({"content": word})) for word in _WORDS)
 
 
 class Server(asyncio.Protocol):
-    """One connection to a server that writes ``max_tokens`` pieces as fast as they are taken.
+    """One connection to a server that writes ``max_tokens`` pieces, ``seed`` milliseconds apart.
 
-    Each piece is a write of its own, as servers do, and streams take turns.
+    Each piece is a write of its own, as servers do; with 0 they come as fast as they are taken, and
+    streams take turns.
     """
 
     def __init__(self, key: str) -> None:
@@ -100,14 +100,15 @@ class Server(asyncio.Protocol):
         )
 
     async def _stream(self, request: dict[str, object]) -> None:
-        pieces = request["max_tokens"]
+        pieces, apart = request["max_tokens"], request["seed"]
         assert isinstance(pieces, int)
+        assert isinstance(apart, int)
         self._transport.write(_HEAD)
-        for _ in range(pieces):
+        for number in range(pieces):
             if not self._may_write.is_set():
                 await self._may_write.wait()
-            self._transport.write(_PIECE)
-            await asyncio.sleep(0)
+            self._transport.write(_PIECES[number % 2])
+            await asyncio.sleep(apart / 1000)
         counts = {"prompt_tokens": 8, "completion_tokens": pieces, "total_tokens": 8 + pieces}
         self._transport.write(
             _event(_choice({}, "length"))
@@ -132,12 +133,13 @@ class Client:
         self._key = key
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def ask(self, prompt: str, pieces: int) -> tuple[float, int]:
+    async def ask(self, prompt: str, pieces: int, apart: int) -> tuple[float, int]:
         """Seconds to the first piece and the number of pieces of one answer."""
         body = {
             "model": "fast",
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": pieces,
+            "seed": apart,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
