@@ -67,6 +67,7 @@ def announce(running: Host, output: Output) -> None:
                 "invite": invite.url,
                 "models": running.models,
                 "addresses": status["addresses"],
+                "relay": status["relay"],
                 "device": status["device"],
                 "notices": list(running.notices),
             }

@@ -40,7 +40,17 @@ def reach_line(status: dict[str, Any]) -> str:
         if lan in ("announced", "starting")
         else f"not announced on the local network ({lan})"
     )
-    return f"Reachable at {', '.join(status['addresses'])}; {found}."
+    at = ", ".join(status["addresses"]) or "no address now"
+    return f"Reachable at {at}; {found}. {_relay_sentence(status['relay'])}"
+
+
+def _relay_sentence(relay: dict[str, Any] | None) -> str:
+    if relay is None:
+        return "For guests on other networks add --relay URL (a relay of yours) or --relay public."
+    url = relay["url"] or "a public relay"
+    if relay["connected"]:
+        return f"Guests on other networks come through {url}; it cannot read what passes."
+    return f"The relay {url} has not answered yet; until it does, it brings no guests."
 
 
 def host_lines(host: Host) -> list[str]:

@@ -28,12 +28,12 @@ from ..harmless import printable
 from ..identity import keys, statement
 from ..identity.link import Link
 from ..identity.peer_id import short
-from ..mesh.addresses import Reach
 from ..mesh.channel import Channel
 from ..mesh.endpoint import CLOSE_NORMAL, CLOSE_PROTOCOL, Connection, Endpoint, TransportError
-from ..mesh.locate import DEADLINE, locate
+from ..mesh.locate import DEADLINE
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
+from .finding import Finder
 from .refusal import from_remote
 
 _TICK = 0.25
@@ -52,18 +52,19 @@ class _Live:
     flows: set[exchange.RequestFlow] = field(default_factory=set)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     ended: QmtError | None = None
+    place: str = ""
 
 
 class HostLink:
     """One host, by one invite. Connects when it has to, and again after a loss."""
 
     def __init__(
-        self, identity: keys.Identity, granted: Link, reach: Reach, name: str = ""
+        self, identity: keys.Identity, granted: Link, finder: Finder, name: str = ""
     ) -> None:
         self._identity = identity
         self._name = name
         self._link = granted
-        self._reach = reach
+        self._finder = finder
         self._live: _Live | None = None
         self._connecting = asyncio.Lock()
         self._models: list[messages.ModelOffer] = []
@@ -151,13 +152,7 @@ class HostLink:
                 raise errors.NotJoined("This mesh has been left.")
             self._link.invite.require_unexpired(time.time())
             started = time.monotonic()
-            endpoint, connection = await locate(
-                self._link.invite.host_key,
-                self._link.hints,
-                self._reach,
-                messages.ALPN,
-                deadline=deadline,
-            )
+            endpoint, connection = await self._finder.find(self._link, deadline)
             try:
                 remaining = max(1.0, deadline - (time.monotonic() - started))
                 with anyio.fail_after(remaining):
@@ -258,6 +253,10 @@ class HostLink:
                 for flow in live.flows:
                     flow.excuse(now)
             last = now
+            path = live.connection.path
+            if path is not None and path.direct and path.address != live.place:
+                live.place = path.address
+                self._finder.found(self._link, path.address)
             if any(flow.is_silent(now) for flow in live.flows):
                 live.ended = HostGone(f"The host {short(self.host_id)} has stopped answering.")
                 live.connection.close(CLOSE_PROTOCOL, "silent")

@@ -11,12 +11,12 @@ from typing import Any
 from ..errors import ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
-from ..mesh import addresses
 from ..mesh.locate import DEADLINE
 from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
 from ..wire.exchange import ExchangeError
+from .finding import Finder
 from .link import HostLink
 
 
@@ -43,9 +43,9 @@ class GuestMesh:
         an :class:`~qmt_jupyter.errors.InviteError`, :class:`~qmt_jupyter.errors.MeshError`,
         :class:`~qmt_jupyter.errors.Refused` or :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
-        reach = addresses.reach(settings.interfaces)
+        finder = Finder(settings)
         identity = keys.load_or_create(settings.guest_dir / "identity.key")
-        first = HostLink(identity, granted, reach, name)
+        first = HostLink(identity, granted, finder, name)
         await first.connect(deadline)
         return cls([first])
 

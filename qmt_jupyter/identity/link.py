@@ -8,6 +8,7 @@ that the token names.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,6 +19,10 @@ PREFIX = "qmt://mesh/join/"
 MAX_LINK = 4096
 _SHORTEST_TOKEN = 40
 MAX_ADDRESSES = 8
+_LONGEST_RELAY = 200
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+/?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _read_hints(query: str) -> Hints:
             if address is not None and address not in addresses:
                 addresses.append(address)
         elif key == "r" and relay is None:
-            relay = _relay_url(value)
+            relay = relay_url(value)
     return Hints(tuple(addresses), relay)
 
 
@@ -111,11 +116,32 @@ def socket_address(text: str) -> str | None:
     return f"{address}:{int(port)}"
 
 
-def _relay_url(text: str) -> str | None:
+def relay_url(text: str) -> str | None:
+    """A relay's URL in canonical form, ``https://HOST[:PORT]/``, else None.
+
+    Strict, because a guest contacts what stands there: an origin over HTTP or HTTPS and nothing
+    else, so no user, path, query or fragment, and at most 200 characters.
+    """
+    if len(text) > _LONGEST_RELAY or not _ORIGIN.fullmatch(text):
+        return None
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and parts.username is None and (parts.port or 1) > 0
+        host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    return text if usable and len(text) <= 200 and text.isascii() else None
+    if not host or port == 0 or not _is_host(host):
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{shown}" + (f":{port}/" if port not in (None, default) else "/")
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is an IP address or a name that the domain name system could hold."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # Whatever ends in a number is read as an IPv4 address by some, so it has to be one.
+        last = text.rstrip(".").rpartition(".")[2]
+        return bool(_NAME.fullmatch(text)) and not last.isdigit() and not last.startswith("0x")
+    return True

@@ -75,11 +75,11 @@ def test_an_interrupted_join_is_one_sentence_and_leaves_nothing(kernel, tmp_path
 def test_an_interrupted_host_frees_its_identity(kernel):
     host = kernel("host")
     host.text(
-        "from qmt_jupyter.host import service\n"
+        "from qmt_jupyter.host import presence\n"
         "import asyncio\n"
         "async def never(*_, **__):\n"
         "    await asyncio.sleep(600)\n"
-        "service.Endpoint.bind = never"
+        "presence.Endpoint.bind = never"
     )
     cell = host.start("print('starting')\n%qmt_host --model echo")
     deadline = time.monotonic() + 30
