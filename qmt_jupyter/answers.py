@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .guest.mesh import Route
+from .guest.returning import Away
 from .harmless import printable
 from .runtime import Pieces
 from .wire.completions import Completion
 from .wire.messages import Queued, Reply, Started
 
-Event = Reply | Route
+Event = Reply | Route | Away
 
 
 class AnswerState:
@@ -22,10 +23,14 @@ class AnswerState:
         self._host: str | None = None
         self._position: int | None = None
         self._wait: float | None = None
+        self._patience: float | None = None
 
     def _take(self, event: Event) -> str:
         if isinstance(event, Route):
             self._host = event.host_id
+            return ""
+        self._patience = event.seconds if isinstance(event, Away) else None
+        if isinstance(event, Away):
             return ""
         if isinstance(event, Queued):
             self._position, self._wait = event.position, event.wait
@@ -58,6 +63,11 @@ class AnswerState:
     def wait(self) -> float | None:
         """In about how many seconds what serves it can begin; None where that is not known."""
         return self._wait
+
+    @property
+    def patience(self) -> float | None:
+        """For how many seconds a host that is away is waited for; None where it is there."""
+        return self._patience
 
     @property
     def finish_reason(self) -> str | None:

@@ -260,6 +260,11 @@ def stream(answer: Answer, asked: float, output: Output) -> None:
     waiting: int | None = None
     for piece in answer.updates():
         if not piece:
+            if answer.patience is not None:
+                if output.as_json:
+                    output.json({"event": "away", "patience_s": round(answer.patience, 1)})
+                elif sys.stderr.isatty():
+                    print("the host is away, waiting for it", file=sys.stderr, flush=True)
             if answer.position is not None and answer.position != waiting:
                 waiting = answer.position
                 if output.as_json:

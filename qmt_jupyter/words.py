@@ -135,7 +135,7 @@ def status_text(host: Host | None, meshes: list[Mesh]) -> str:
         (
             each["mesh"],
             short(each["host"]),
-            "yes" if each["connected"] else "no",
+            "yes" if each["connected"] else "coming back" if each["returning"] else "no",
             each["path"] or "",
             _round_trip(each["rtt_ms"]),
             each["running"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..errors import ConfigurationError
 from ..identity.link import Link
 from ..mesh import addresses
 from ..mesh.endpoint import Connection, Endpoint
@@ -34,6 +35,13 @@ class Finder:
         """This machine's addresses now. Raises a
         :class:`~qmt_jupyter.errors.ConfigurationError`."""
         return addresses.reach(self._interfaces)
+
+    def here(self) -> addresses.Reach | None:
+        """The same for comparing; None while this machine has not what the user named."""
+        try:
+            return self.reach()
+        except ConfigurationError:
+            return None
 
     async def find(self, link: Link, deadline: float = DEADLINE) -> tuple[Endpoint, Connection]:
         """An endpoint, which is the caller's to close, and its connection to the link's host.

@@ -18,6 +18,7 @@ from ..wire.embeddings import EmbeddingList, texts_of
 from ..wire.exchange import ExchangeError
 from .finding import Finder
 from .link import HostLink
+from .returning import Away
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class GuestMesh:
 
     async def answer(
         self, body: messages.JsonObject
-    ) -> AsyncGenerator[messages.Reply | Route, None]:
+    ) -> AsyncGenerator[messages.Reply | Route | Away, None]:
         """One chat completion: the host that was chosen, then its replies."""
         link = self.choose(body.get("model"))
         yield Route(link.host_id)
@@ -113,7 +114,8 @@ class GuestMesh:
         try:
             async with aclosing(link.ask(body, messages.Embed)) as replies:
                 async for reply in replies:
-                    vectors.add(reply)
+                    if not isinstance(reply, Away):
+                        vectors.add(reply)
             return vectors.result()
         except ExchangeError as error:
             raise ProtocolViolation(f"The host broke the exchange ({error}).") from None

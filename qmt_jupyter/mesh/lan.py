@@ -8,6 +8,7 @@ place to try; the connection itself proves who is there.
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 
 import anyio
@@ -15,6 +16,11 @@ from zeroconf import InterfaceChoice, IPVersion, NonUniqueNameException, NotRunn
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from .addresses import Reach
+
+# A network that goes away while it is used makes the library warn on standard error, where nobody
+# can do anything about it; what matters of it is raised here.
+if logging.getLogger("zeroconf").level == logging.NOTSET:
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
 
 SERVICE = "_qmt._udp.local."
 _ROUND_MS = 1500
