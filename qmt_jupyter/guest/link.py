@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from .. import errors
-from ..errors import HostGone, HostNotFound, MeshError, ProtocolViolation, QmtError
+from ..errors import HostGone, HostNotFound, MeshError, ProtocolViolation, QmtError, TooManyAtOnce
 from ..harmless import printable
 from ..identity import keys
 from ..identity.link import Link
@@ -261,6 +261,7 @@ class HostLink:
         """
         frame = ask_frame(body, kind)
         until = time.monotonic() + patience
+        lost = False
         while True:
             if not self.is_connected:
                 if self._closed:
@@ -279,6 +280,12 @@ class HostLink:
             except HostGone:
                 if begun or self.is_connected or time.monotonic() >= until:
                     raise
+                lost = True
+            except TooManyAtOnce:
+                # The host has not noticed yet that the request before the loss has nobody left.
+                if not lost or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(1.0)
 
     async def _ask_once(self, frame: bytes) -> AsyncGenerator[messages.Reply, None]:
         live = self._live

@@ -56,10 +56,11 @@ class Live:
                 # This process itself was held up: what the host said meanwhile is unread.
                 for flow in self.flows:
                     flow.excuse(now)
-            last = now
             pulse.hear(self.connection.received, now)
-            if clocks.have_slept():
+            # Where the process's clock runs on during a sleep, the pause itself tells.
+            if clocks.have_slept() or now - last > _SLEPT:
                 pulse.doubt()
+            last = now
             if now - looked > LOOK_EVERY:
                 looked, before, here = now, here, finder.here()
                 if here != before:

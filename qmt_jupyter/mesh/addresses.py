@@ -66,11 +66,11 @@ class Reach:
         """One IPv4 and one IPv6 address to bind: the one allowed, or all of them.
 
         Both are named always, because the transport binds all addresses of a family that is not;
-        where no IPv6 address is allowed it is loopback's.
+        where no address of a family is allowed it is loopback's.
         """
         if not self.restricted:
             return ("0.0.0.0", "::")  # noqa: S104
-        v4 = self.v4[0] if len(self.v4) == 1 else "0.0.0.0"  # noqa: S104
+        v4 = self.v4[0] if len(self.v4) == 1 else "0.0.0.0" if self.v4 else "127.0.0.1"  # noqa: S104
         v6 = self.v6[0] if len(self.v6) == 1 else "::" if self.v6 else "::1"
         return (v4, v6)
 

@@ -106,14 +106,20 @@ def _not_found(
     if blocked:
         which = "the link names no relay" if relay is None else f"the relay {relay} did not help"
         error = UdpBlocked(f"UDP is blocked here ({blocked}), and {which}. {sentence}")
-    elif on_a_hub() and relay is None:
+    elif relay is not None:
+        error = HostNotFound(sentence, next_step="Check that the host runs, then try again.")
+    elif on_a_hub():
         error = HostNotFound(
             sentence,
             next_step="Check that the host runs. A JupyterHub's network may let no UDP out: "
             "then ask the host for a link made with --relay URL.",
         )
     else:
-        error = HostNotFound(sentence)
+        error = HostNotFound(
+            sentence,
+            next_step="Check that the host runs and both are on the same network; for guests on "
+            "other networks the host needs --relay.",
+        )
     error.report = tuple(
         {"source": each.source, "outcome": each.outcome, "seconds": round(each.seconds, 3)}
         for each in attempts

@@ -22,6 +22,7 @@ from qmt_jupyter.errors import (
     Refused,
     Revoked,
     Stopped,
+    TooManyAtOnce,
     UdpBlocked,
     VersionMismatch,
 )
@@ -184,6 +185,31 @@ async def test_a_request_that_is_lost_before_its_answer_began_is_asked_again(per
         frozen.thaw()
     assert isinstance(seen[-1], messages.Done)
     assert sum(isinstance(each, messages.Started) for each in seen) == 1
+    await mesh.close()
+
+
+async def test_a_request_asked_again_waits_for_its_forerunner_to_be_given_up(
+    person, frozen, monkeypatch
+):
+    """The invite allows one at a time, and the host still has the one whose guest was lost."""
+    mesh = await person("guest").join(await frozen.granted())
+    (joined,) = mesh.links
+    once = joined._ask_once
+    refusals = [HostGone("The host has stopped answering."), *[TooManyAtOnce("One runs.")] * 2]
+
+    async def ask(frame):
+        if refusals:
+            if isinstance(refusals[0], HostGone):
+                await joined._drop()
+            raise refusals.pop(0)
+        async for reply in once(frame):
+            yield reply
+
+    monkeypatch.setattr(joined, "_ask_once", ask)
+    assert "".join(await texts(mesh, max_tokens=3)).split() == ["one", "two", "three"]
+    refusals.append(TooManyAtOnce("One runs."))
+    with pytest.raises(TooManyAtOnce):
+        await texts(mesh, max_tokens=3)
     await mesh.close()
 
 
