@@ -162,9 +162,9 @@ class Presence:
             except lan.LanUnavailable as error:
                 self._lan_state = str(error)
                 log.warning("multicast DNS does not work here: %s", error)
-            except OSError as error:
+            except (OSError, asyncio.TimeoutError) as error:
                 # An interface may vanish at any moment in between.
-                self._lan_state = error.strerror or str(error)
+                self._lan_state = getattr(error, "strerror", None) or "it does not answer"
             await asyncio.sleep(_ANNOUNCE_AGAIN)
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ whole has a deadline, after which the report says what each source had to say.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -22,6 +23,8 @@ from .addresses import Reach
 from .blocked import on_a_hub, udp_is_blocked
 from .endpoint import AlpnMismatch, Connection, Endpoint, TransportError
 from .relay import NO_RELAY, Relays
+
+log = logging.getLogger(__name__)
 
 DEADLINE = 10.0
 RELAY_AFTER = 0.3  # by then a direct way would have answered, and the relay need not know
@@ -225,6 +228,10 @@ class _Race:
                         continue
                     seen.add(place)
                     self._begin(tries, running, attempt, place)
+        except Exception as error:
+            # What breaks in one way of finding must not end the others.
+            log.warning("looking for the host by %s failed: %r", source.name, error)
+            attempt.outcome = "it failed here"
         finally:
             attempt.seconds = time.monotonic() - began
 

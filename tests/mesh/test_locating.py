@@ -25,6 +25,7 @@ from qmt_jupyter.mesh import addresses, blocked, lan, locate
 from qmt_jupyter.mesh.endpoint import Endpoint
 from qmt_jupyter.mesh.relay import NO_RELAY, PUBLIC_RELAYS, Relays, relay_option
 from qmt_jupyter.wire import messages
+from qmt_jupyter.words import reach_line
 from tests.mesh import relay_server
 from tests.mesh.conftest import REACH, bare, grant, texts, until
 
@@ -92,6 +93,24 @@ async def test_neither_silence_nor_dead_addresses_nor_a_flood_of_them_hold_up_a_
     assert connection.peer_key == service.presence.endpoint.public_key
     await endpoint.close()
     await service.close()
+
+
+async def test_a_source_that_breaks_does_not_end_the_race(person, no_lan, caplog):
+    async def breaks(attempt):
+        yield locate.Place("127.0.0.1:9")
+        raise RuntimeError("a network went away")
+
+    broken = locate.Source("broken", breaks)
+    service = await person("host").host()
+    place = locate.Place(service.addresses[0])
+    endpoint, _ = await search(
+        service.presence.endpoint.public_key, broken, source("late", place, after=0.3)
+    )
+    await endpoint.close()
+    await service.close()
+    assert "a network went away" in caplog.text
+    with pytest.raises(HostNotFound, match="broken: it failed here"):
+        await search(NOBODY, broken, deadline=0.3)
 
 
 async def test_a_place_that_one_source_has_spoiled_is_good_from_another(person, dead, no_lan):
@@ -197,6 +216,7 @@ async def test_the_relay_in_the_link_is_enough_and_a_direct_path_follows(person,
         granted = await grant(service)
         assert granted.hints.relay == url
         assert service.status()["relay"] == {"url": url, "connected": True}
+        assert f"come through {url}" in reach_line(service.status())
         only_relay = link.Link(granted.invite, link.Hints((), url))
         mesh = await person("guest").join(only_relay)
         assert "".join(await texts(mesh)) == "one two three"
@@ -210,6 +230,7 @@ async def test_a_relay_that_is_down_costs_a_host_and_its_guests_nothing(person, 
     monkeypatch.setattr(presence, "RELAY_DEADLINE", 0.1)
     service = await person("host").host(relays=Relays("http://127.0.0.1:9/"))
     assert service.status()["relay"] == {"url": "http://127.0.0.1:9/", "connected": False}
+    assert "has not answered yet" in reach_line(service.status())
     mesh = await person("guest").join(await grant(service))
     assert "".join(await texts(mesh)) == "one two three"
     assert mesh.status()[0]["path"] == "direct"
@@ -223,6 +244,7 @@ async def test_no_relay_is_contacted_where_a_direct_way_answers(person):
         listener.listen()
         listener.setblocking(False)
         service = await person("host").host()
+        assert "add --relay URL" in reach_line(service.status())
         granted = await grant(service)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         mesh = await person("guest").join(
