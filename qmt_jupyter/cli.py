@@ -295,6 +295,13 @@ def stream(answer: Answer, asked: float, output: Output) -> None:
         print(flush=True)
 
 
+def run_bootstrap(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt bootstrap``: a node of the DHT for a lab or a class."""
+    from .bootstrap_command import run
+
+    return run(arguments.port, output)
+
+
 def run_demo(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt demo``: the main job on this machine, between two processes."""
     from .demo import run
@@ -340,6 +347,8 @@ def parser() -> argparse.ArgumentParser:
     serving.add_argument("--join", metavar="LINK", help="the invite link (better: --file)")
     flags.add_link_sources(serving)
     flags.add_serve(serving)
+    bootstrap = command("bootstrap", run_bootstrap, "run a node that hosts are found through")
+    bootstrap.add_argument("--port", type=int, metavar="PORT", help="UDP port (default: 47471)")
     demo = command("demo", run_demo, "host and guest on this machine, with a small model")
     demo.add_argument("--model", default=flags.DEFAULT_MODEL, metavar="MODEL", help="what to share")
     return main_parser

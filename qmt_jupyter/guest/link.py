@@ -154,6 +154,7 @@ class HostLink:
     def _begin(self, live: Live, welcome: messages.Welcome) -> None:
         self._take_models(welcome.models)
         self._limits, self._standing = welcome.limits, welcome.standing
+        self._finder.welcomed(self._link, welcome)
         live.tasks = [
             asyncio.ensure_future(self._read_control(live)),
             asyncio.ensure_future(live.watch(self._finder, self._link)),

@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from ..errors import ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
@@ -31,8 +33,9 @@ class Route:
 class GuestMesh:
     """The hosts that this process may ask. Everything here happens in one event loop."""
 
-    def __init__(self, links: list[HostLink]) -> None:
+    def __init__(self, links: list[HostLink], finder: Finder) -> None:
         self._links = links
+        self._finder = finder
 
     @classmethod
     async def join(
@@ -47,8 +50,13 @@ class GuestMesh:
         finder = Finder(settings)
         identity = keys.load_or_create(settings.guest_dir / "identity.key")
         first = HostLink(identity, granted, finder, name)
-        await first.connect(deadline)
-        return cls([first])
+        try:
+            await first.connect(deadline)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await finder.close()
+            raise
+        return cls([first], finder)
 
     @property
     def links(self) -> tuple[HostLink, ...]:
@@ -135,3 +143,4 @@ class GuestMesh:
         links, self._links = self._links, []
         for link in links:
             await link.close()
+        await self._finder.close()

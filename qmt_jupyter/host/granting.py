@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,24 +68,29 @@ class ReachFile:
         self._path = directory / _REACH_FILE
 
     def write(self, hints: link.Hints) -> None:
-        """Record the addresses, as ``IP:PORT``, and the relay."""
-        recorded = {"addresses": hints.addresses, "relay": hints.relay}
+        """Record the addresses, as ``IP:PORT``, the relay, and nodes of the DHT."""
+        recorded = {"addresses": hints.addresses, "relay": hints.relay, "nodes": hints.nodes}
         settings.write_private(self._path, json.dumps(recorded).encode())
 
     def read(self) -> link.Hints:
         """What was recorded, nothing if no host runs. These are hints: staleness does no harm."""
         try:
             recorded = json.loads(self._path.read_bytes())
-            addresses, relay = recorded["addresses"], recorded.get("relay")
-            read = [link.socket_address(each) for each in addresses if isinstance(each, str)]
+            relay = recorded.get("relay")
+            addresses = _addresses(recorded["addresses"], link.MAX_ADDRESSES)
+            nodes = _addresses(recorded.get("nodes", ()), link.MAX_NODES)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return link.Hints()
         return link.Hints(
-            tuple(each for each in read if each)[: link.MAX_ADDRESSES],
-            link.relay_url(relay) if isinstance(relay, str) else None,
+            addresses, link.relay_url(relay) if isinstance(relay, str) else None, nodes
         )
 
     def remove(self) -> None:
         """The host has stopped."""
         with contextlib.suppress(OSError):
             self._path.unlink()
+
+
+def _addresses(recorded: Sequence[object], most: int) -> tuple[str, ...]:
+    read = [link.socket_address(each) for each in recorded if isinstance(each, str)]
+    return tuple(each for each in read if each)[:most]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ import anyio
 from ..errors import HomeNotWritable, InterfaceUnknown
 from ..identity import keys, link
 from ..mesh import addresses, lan
+from ..mesh.directory import Directory
 from ..mesh.endpoint import Endpoint
 from ..mesh.relay import NO_RELAY, Relays
 from ..settings import Settings
@@ -27,6 +29,8 @@ RELAY_DEADLINE = 3.0
 _ANNOUNCE_AGAIN = 60.0
 _MOST_ADDRESSES = 6
 _MOST_OUTSIDE = 2
+_MOST_NODES = 2
+_DHT_DEADLINE = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +39,21 @@ class Presence:
     """A host's endpoint and what is known of where it is. Everything in one event loop."""
 
     def __init__(
-        self, identity: keys.Identity, settings: Settings, endpoint: Endpoint, relays: Relays
+        self,
+        identity: keys.Identity,
+        settings: Settings,
+        endpoint: Endpoint,
+        relays: Relays,
+        directory: Directory,
     ) -> None:
         self.endpoint = endpoint
-        self._peer_id = identity.peer_id
+        self.directory = directory
+        self._identity = identity
         self._interfaces = settings.interfaces
         self._relays = relays
         self._reach = addresses.reach(settings.interfaces)
         self._hints = link.Hints()
+        self._noted: link.Hints | None = None
         self._lan_state = "starting"
         self._reach_file = ReachFile(settings.host_dir)
         self._changed = asyncio.Event()
@@ -67,15 +78,20 @@ class Presence:
             alpns=(messages.ALPN,),
             relays=relays,
         )
+        directory: Directory | None = None
         try:
-            presence = cls(identity, settings, endpoint, relays)
+            directory = await Directory.open(settings)
+            presence = cls(identity, settings, endpoint, relays, directory)
             if relays.any:
                 with anyio.move_on_after(RELAY_DEADLINE):
                     await endpoint.online()
+            await directory.settled(_DHT_DEADLINE)
             presence._hints = presence._look()
-            presence._reach_file.write(presence._hints)
+            presence._note()
         except BaseException:
             with anyio.CancelScope(shield=True):
+                if directory is not None:
+                    await directory.close()
                 await endpoint.close()
             raise
         return presence
@@ -84,11 +100,16 @@ class Presence:
 
     @property
     def hints(self) -> link.Hints:
-        """Where the host can be reached now: the likeliest addresses, and its relay."""
-        return self._hints
+        """Where the host can be reached now: the likeliest addresses, its relay, and nodes of the
+        DHT that will know it when it has moved."""
+        return replace(self._hints, nodes=self.directory.nodes(_MOST_NODES))
+
+    def nodes(self) -> tuple[int, tuple[str, ...]]:
+        """The port of its node of the DHT (0: none), and other nodes, for a guest to know."""
+        return self.directory.port, self.directory.nodes()
 
     def status(self) -> dict[str, Any]:
-        """``addresses``, ``lan`` and ``relay`` as plain values.
+        """``addresses``, ``lan``, ``dht`` and ``relay`` as plain values.
 
         ``relay`` is None where none is wanted, else its ``url`` (None: no public one was reached
         yet) and whether it is ``connected``.
@@ -96,6 +117,7 @@ class Presence:
         return {
             "addresses": list(self._hints.addresses),
             "lan": self._lan_state,
+            "dht": self.directory.status(),
             "relay": {"url": self._hints.relay, "connected": self.endpoint.relay is not None}
             if self._relays.any
             else None,
@@ -118,10 +140,21 @@ class Presence:
             self._relays.url or link.relay_url(self.endpoint.relay or ""),
         )
 
+    def _note(self) -> None:
+        """Leave where the host is to its owner's other processes."""
+        if self.hints != self._noted:
+            self._noted = self.hints
+            self._reach_file.write(self._noted)
+
     # Being found -----------------------------------------------------------------------------
 
     async def keep_known(self) -> None:
         """Announce the host, and again whenever its addresses change, until cancelled."""
+        async with anyio.create_task_group() as keeping:
+            keeping.start_soon(self.directory.announce, self._identity, lambda: self._hints)
+            keeping.start_soon(self._keep_announced)
+
+    async def _keep_announced(self) -> None:
         while True:
             async with anyio.create_task_group() as announcing:
                 announcing.start_soon(self._announce_on_lan)
@@ -138,15 +171,14 @@ class Presence:
     async def _next_change(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            now = self._look()
-            if now == self._hints:
-                continue
-            log.info("the host's addresses have changed")
-            self._hints = now
+            former, self._hints = self._hints, self._look()
             try:
-                self._reach_file.write(now)
+                self._note()
             except HomeNotWritable as error:
                 log.warning("the host's addresses cannot be noted: %s", error)
+            if self._hints == former:
+                continue
+            log.info("the host's addresses have changed")
             self._changed.set()
             self._changed = asyncio.Event()
             return
@@ -156,7 +188,7 @@ class Presence:
             try:
                 self._lan_state = "starting"
                 async with lan.Lan(self._reach) as network:
-                    await network.announce(self._peer_id, *self.endpoint.ports)
+                    await network.announce(self._identity.peer_id, *self.endpoint.ports)
                     self._lan_state = "announced"
                     await asyncio.Event().wait()
             except lan.LanUnavailable as error:
@@ -170,4 +202,5 @@ class Presence:
     async def close(self) -> None:
         """Close the endpoint; safe to call twice."""
         self._reach_file.remove()
+        await self.directory.close()
         await self.endpoint.close()

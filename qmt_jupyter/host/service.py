@@ -308,7 +308,9 @@ class HostService:
             if len(self._sessions) >= MAX_CONNECTIONS:
                 connection.close(CLOSE_REFUSED, Busy.code)
                 continue
-            session = Session(connection, self._admit, self._offer, self._respond)
+            session = Session(
+                connection, self._admit, self._offer, self._respond, self.presence.nodes
+            )
             task = asyncio.ensure_future(self._serve(session, connection))
             self._sessions[session] = task
 

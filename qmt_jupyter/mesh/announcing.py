@@ -11,6 +11,7 @@ from ..identity import keys, link, whereabouts
 from .node import DhtNode
 
 LOOK_EVERY = 2.0
+_FIRST_LOOKS = 0.1  # while the record has not been published, somebody may be waiting for it
 RENEW_AFTER = 600.0
 _AGAIN_AFTER = 10.0
 _GROWN_AFTER = 30.0
@@ -57,7 +58,8 @@ class Announcer:
         while True:
             if self._node.contacts and self._is_due(time.monotonic()):
                 await self._publish(self._where())
-            await asyncio.sleep(self._look_every)
+            first = self._published is None
+            await asyncio.sleep(min(_FIRST_LOOKS, self._look_every) if first else self._look_every)
 
     def _is_due(self, now: float) -> bool:
         since = now - self._last_try

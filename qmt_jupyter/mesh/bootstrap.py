@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
-
-import anyio
 
 from ..settings import Settings
 from . import addresses
-from .node import DhtNode
-from .table import FILE, Table
+from .directory import Directory
 
 DEFAULT_PORT = 47471
 
@@ -18,11 +14,9 @@ DEFAULT_PORT = 47471
 class BootstrapNode:
     """A running bootstrap node. Everything in one event loop."""
 
-    def __init__(self, node: DhtNode, table: Table, reach: addresses.Reach) -> None:
-        self._node = node
-        self._table = table
+    def __init__(self, directory: Directory, reach: addresses.Reach) -> None:
+        self._directory = directory
         self._reach = reach
-        self._keeping = asyncio.ensure_future(table.keep())
 
     @classmethod
     async def start(cls, settings: Settings, *, port: int = DEFAULT_PORT) -> BootstrapNode:
@@ -32,19 +26,12 @@ class BootstrapNode:
         :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         reach = addresses.reach(settings.interfaces)
-        node = await DhtNode.open(reach, port=port)
-        try:
-            table = Table(node, bootstrap=settings.bootstrap, remember=settings.home / FILE)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await node.close()
-            raise
-        return cls(node, table, reach)
+        return cls(await Directory.open(settings, port=port), reach)
 
     @property
     def port(self) -> int:
         """Its UDP port."""
-        return self._node.port
+        return self._directory.port
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -53,11 +40,9 @@ class BootstrapNode:
 
     def status(self) -> dict[str, Any]:
         """How many nodes it knows and records it keeps, as plain values."""
-        return {"nodes": len(self._node.contacts), "records": self._node.records}
+        known = self._directory.status()
+        return {"nodes": known["nodes"], "records": known["records"]}
 
     async def close(self) -> None:
         """Note who was there and close the socket; safe to call twice."""
-        self._keeping.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([self._keeping])
-            await self._node.close()
+        await self._directory.close()

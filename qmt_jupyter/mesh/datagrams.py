@@ -81,7 +81,7 @@ class Datagrams:
         :class:`~qmt_jupyter.errors.ConfigurationError` where nothing can be bound.
         """
         self = cls(receive)
-        wanted = [*reach.v4, *reach.v6] if reach.restricted else ["0.0.0.0", "::"]  # noqa: S104
+        wanted = _wanted(reach)
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
@@ -129,6 +129,20 @@ class Datagrams:
             raise
         self.port = opened.getsockname()[1]
         self._bound.append(_Bound(ip, transport))
+
+    async def rebind(self, reach: Reach) -> None:
+        """Follow this machine's addresses, as far as they are named in the settings."""
+        wanted = _wanted(reach)
+        gone = [each for each in self._bound if each.ip not in wanted]
+        self._bound = [each for each in self._bound if each.ip in wanted]
+        for each in gone:
+            each.transport.abort()
+        bound = {each.ip for each in self._bound}
+        for ip in wanted:
+            if ip not in bound and reach.restricted and not self._closed:
+                # Gone again, or taken there: the next look may find it better.
+                with contextlib.suppress(OSError):
+                    await self._open_one(ip)
 
     # Sending ---------------------------------------------------------------------------------
 
@@ -199,6 +213,10 @@ class Datagrams:
         self._close_all()
         # The loop closes a socket in its next turn.
         await asyncio.sleep(0)
+
+
+def _wanted(reach: Reach) -> list[str]:
+    return [*reach.v4, *reach.v6] if reach.restricted else ["0.0.0.0", "::"]  # noqa: S104
 
 
 def _is_any(ip: str) -> bool:

@@ -82,6 +82,10 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]  # the package ships no 
         self._datagrams = await Datagrams.open(reach, self._received, port=port)
         self.transport = self._datagrams
 
+    async def rebind(self, reach: Reach) -> None:
+        """Follow this machine's addresses, see :meth:`.datagrams.Datagrams.rebind`."""
+        await self._datagrams.rebind(reach)
+
     @property
     def port(self) -> int:
         """The UDP port, 0 before it is open."""
@@ -238,7 +242,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]  # the package ships no 
 
     async def _request(self, method: str, contact: Contact, *arguments: bytes) -> Any:
         """One request's answer, None for none; the table learns from either."""
-        if not self._datagrams.reaches(contact.ip):
+        if not self._datagrams.reaches(contact.ip) or self.own_contact(contact) == contact:
             return None
         address = (contact.ip, contact.port)
         self.sent += 1
@@ -265,8 +269,8 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]  # the package ships no 
         Where something does, the claim does not fit what is seen, and the node asked leaves this
         one out of its table: others could not come in.
         """
-        own = self._datagrams.source_for(contact.ip)
-        return Contact(own, self.port).id if own else bytes(self.source_node.id)
+        own = self.own_contact(contact)
+        return own.id if own else bytes(self.source_node.id)
 
     # The table ---------------------------------------------------------------------------------
 

@@ -153,6 +153,10 @@ class DhtNode:
 
         return read
 
+    async def rebind(self, reach: Reach) -> None:
+        """Follow this machine's addresses where the settings name interfaces."""
+        await self._protocol.rebind(reach)
+
     async def close(self) -> None:
         """Close the sockets; safe to call twice."""
         await self._protocol.close()

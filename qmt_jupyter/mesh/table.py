@@ -115,6 +115,7 @@ class Table:
         self._remembered = Remembered(remember) if remember is not None else None
         self._named: dict[Contact, None] = {}
         self._untried: list[Contact] = []
+        self.lasting: frozenset[Contact] = frozenset()
         self._look_every = look_every
         self._wake = asyncio.Event()
         self.entered = asyncio.Event()
@@ -198,7 +199,10 @@ class Table:
     async def _resolved(self) -> list[Contact]:
         """The configured nodes; their names are looked up each time, since they may have moved."""
         found = await asyncio.gather(*(_resolve(*each) for each in self._configured))
-        return [contact for contacts in found for contact in contacts]
+        resolved = [contact for contacts in found for contact in contacts]
+        # Those that somebody keeps running, as against whoever is just passing by.
+        self.lasting = frozenset(resolved)
+        return resolved
 
     def _save(self) -> None:
         if self._remembered is not None and self._node.contacts:
