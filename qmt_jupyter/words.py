@@ -41,7 +41,10 @@ def reach_line(status: dict[str, Any]) -> str:
         else f"not announced on the local network ({lan})"
     )
     at = ", ".join(status["addresses"]) or "no address now"
-    return f"Reachable at {at}; {found}. {_relay_sentence(status['relay'])}"
+    known = status["dht"]["nodes"]
+    beyond = f" Beyond it the link finds the host through {count(known, 'node')} of the DHT."
+    dht = beyond if known else ""
+    return f"Reachable at {at}; {found}.{dht} {_relay_sentence(status['relay'])}"
 
 
 def _relay_sentence(relay: dict[str, Any] | None) -> str:

@@ -184,7 +184,7 @@ class Datagrams:
             task.add_done_callback(lambda _: self._renewals.pop(ip, None))
 
     async def _renewed(self, ip: str) -> None:
-        pause = 0.1
+        pause = 0.02
         while True:
             for bound in [each for each in self._bound if each.ip == ip]:
                 self._bound.remove(bound)
