@@ -26,6 +26,8 @@ from .node import DhtNode
 from .table import FILE, Table, configured, contact_at
 
 LOOK_EVERY = 2.0
+# Who asks one question and leaves is not worth announcing: saying goodbye takes longer.
+ANNOUNCE_AFTER = 5.0
 _LAN_AGAIN = 60.0
 _SEARCH_AGAIN = 0.3
 _SEARCH_AGAIN_AT_MOST = 4.0
@@ -36,10 +38,18 @@ log = logging.getLogger(__name__)
 class Directory:
     """A node that is kept in touch with others. Everything in one event loop."""
 
-    def __init__(self, settings: Settings, node: DhtNode | None, off: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        node: DhtNode | None,
+        *,
+        off: str = "",
+        announce_after: float = 0.0,
+    ) -> None:
         self._interfaces = settings.interfaces
         self._node = node
         self._off = off
+        self._announce_after = announce_after
         self._announcer: Announcer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if node is not None:
@@ -60,17 +70,16 @@ class Directory:
         :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         if not settings.dht and port is None:
-            return cls(settings, None, "switched off by QMT_DHT")
+            return cls(settings, None, off="switched off by QMT_DHT")
         configured(settings.bootstrap)
+        reach = addresses.reach(settings.interfaces)
         try:
-            return cls(
-                settings,
-                await DhtNode.open(addresses.reach(settings.interfaces), port=port or 0),
-            )
+            node = await DhtNode.open(reach, port=port or 0)
         except ConfigurationError as error:
             if port is not None:
                 raise
-            return cls(settings, None, error.sentence)
+            return cls(settings, None, off=error.sentence)
+        return cls(settings, node, announce_after=ANNOUNCE_AFTER if port is None else 0.0)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -198,8 +207,7 @@ class Directory:
         beside: list[asyncio.Task[None]] = []
         with anyio.CancelScope() as here:
             try:
-                # Announcing takes a second in which others can be met already.
-                beside.append(asyncio.ensure_future(network.announce_node(self.port)))
+                beside.append(asyncio.ensure_future(self._announce_on(network)))
                 beside.append(asyncio.ensure_future(self._until_moved(reach, here)))
                 async with contextlib.aclosing(network.nodes()) as found:
                     async for texts in found:
@@ -209,6 +217,10 @@ class Directory:
                     task.cancel()
                 with anyio.CancelScope(shield=True):
                     await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _announce_on(self, network: lan.Lan) -> None:
+        await asyncio.sleep(self._announce_after)
+        await network.announce_node(self.port)
 
     async def _until_moved(self, reach: addresses.Reach, scope: anyio.CancelScope) -> None:
         while True:

@@ -11,6 +11,7 @@ import pytest
 
 from qmt_jupyter.errors import HostNotFound, InviteExpired, OptionInvalid, PortInUse
 from qmt_jupyter.identity import keys, link, whereabouts
+from qmt_jupyter.mesh import directory as directories
 from qmt_jupyter.mesh import lan
 from qmt_jupyter.mesh.bootstrap import BootstrapNode
 from qmt_jupyter.mesh.directory import Directory
@@ -100,7 +101,8 @@ async def test_a_guest_takes_over_the_nodes_of_its_host(person, no_lan):
     assert (guest.settings.home / "nodes.json").exists()
 
 
-async def test_nodes_on_the_local_network_find_each_other(tmp_path):
+async def test_nodes_on_the_local_network_find_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(directories, "ANNOUNCE_AFTER", 0.1)
     async with directory(tmp_path / "a") as one, directory(tmp_path / "b") as other:
         await until(lambda: one.status()["nodes"] and other.status()["nodes"], 30)
         assert f"127.0.0.1:{other.port}" in one.nodes()
