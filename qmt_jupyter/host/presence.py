@@ -105,8 +105,10 @@ class Presence:
         return replace(self._hints, nodes=self.directory.nodes(_MOST_NODES))
 
     def nodes(self) -> tuple[int, tuple[str, ...]]:
-        """The port of its node of the DHT (0: none), and other nodes, for a guest to know."""
-        return self.directory.port, self.directory.nodes()
+        """The port of its node of the DHT (0: none), and where it and others are, for a guest."""
+        port = self.directory.port
+        own = addresses.sockets(self._reach, port, port, _MOST_ADDRESSES) if port else ()
+        return port, (*own, *self.directory.nodes())
 
     def status(self) -> dict[str, Any]:
         """``addresses``, ``lan``, ``dht`` and ``relay`` as plain values.

@@ -79,8 +79,8 @@ class Announcer:
                 self._identity,
                 sequence=self._sequence,
                 now=time.time(),
-                addresses=where.addresses,
-                relay=where.relay,
+                addresses=tuple(a for a in where.addresses if link.socket_address(a) == a),
+                relay=link.relay_url(where.relay or ""),
             )
             self._last_try = time.monotonic()
             published = await self._node.publish(record)

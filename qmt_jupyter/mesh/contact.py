@@ -89,7 +89,7 @@ def usable(ip: object, port: object) -> Contact | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id or address.ipv4_mapped:
             return None
-    elif address.packed[0] == 0 or address.packed[3] == 255:
+    elif address.packed[0] == 0:
         return None
     if address.is_multicast or address.is_unspecified or address.is_link_local:
         return None

@@ -103,8 +103,9 @@ class Standing(Message, frozen=True, tag="standing"):
 class Welcome(Message, frozen=True, tag="welcome"):
     """The guest is admitted.
 
-    The host's node of the DHT listens at UDP port ``dht_port`` (0: it has none) and knows others
-    at ``nodes`` (``IP:PORT``): with them a guest finds the host again after it has moved.
+    The host's node of the DHT listens at UDP port ``dht_port`` (0: it has none); ``nodes``
+    (``IP:PORT``) are its addresses and other nodes. With them a guest finds the host again after
+    it has moved.
     """
 
     version: Count

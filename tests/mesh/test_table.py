@@ -154,7 +154,14 @@ def test_a_damaged_memory_is_no_memory(tmp_path, text):
 def test_a_contact_is_read_from_a_hint():
     assert contact_at("192.0.2.1:5000") == Contact("192.0.2.1", 5000)
     assert contact_at("[2001:db8::1]:5000") == Contact("2001:db8::1", 5000)
-    for text in ("", "x", "lab.example:5000", "192.0.2.1", "224.0.0.1:5000", "192.0.2.255:5000"):
+    for text in (
+        "",
+        "x",
+        "lab.example:5000",
+        "192.0.2.1",
+        "224.0.0.1:5000",
+        "255.255.255.255:5000",
+    ):
         assert contact_at(text) is None
 
 
