@@ -1,6 +1,6 @@
 """From an invite to being ready to ask, by each way of finding the host, on this machine.
 
-    python benchmarks/join.py [--json] [--quick] [--only hints|lan|relay]
+    python benchmarks/join.py [--json] [--quick] [--only hints|lan|dht|relay]
 
 A host with the echo provider runs in a process of its own, and with ``relay`` a relay server
 (``make .relay/.made``) in a third; all traffic is on loopback. Each trial is a new guest with an
@@ -11,6 +11,8 @@ clock runs from the call of ``join`` to its return: found, greeted, admitted and
 - ``lan``: the token alone, by multicast DNS. On Linux the guests have another loopback address than
   the host, as another machine has: on one address both share port 5353, and an answer meant for the
   guest alone may reach the host instead, which costs a second.
+- ``dht``: the token alone, in a DHT of a hundred nodes (in one process, 30 of them hostile); host
+  and guest know one honest node each; multicast DNS is kept from answering.
 - ``relay``: the token and the relay; multicast DNS is kept from answering.
 
 Figures: ``WAY_s_p50`` and ``WAY_s_p95``, in seconds. ``relay`` waits 0.3 s for a direct way first.
@@ -35,19 +37,37 @@ from typing import Any
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
 RELAY = Path(__file__).resolve().parents[1] / ".relay" / "bin" / "iroh-relay"
-BUDGETS = {"hints": 0.3, "lan": 1.5, "relay": 3.0}
+BUDGETS = {"hints": 0.3, "lan": 1.5, "dht": 3.0, "relay": 3.0}
 DEADLINE_S = 30.0
 # Of the whole 127.0.0.0/8 others have only the first address.
 ELSEWHERE = "127.0.0.2" if sys.platform.startswith("linux") else "127.0.0.1"
 
 HOST = """
-import json, sys, time
+import json, os, sys, time
 import qmt_jupyter as qmt
 with qmt.host("echo", uses=0, relay=sys.argv[1]) as host:
     while host.status()["lan"] == "starting":
         time.sleep(0.05)
+    while "QMT_BOOTSTRAP" in os.environ and "published" not in host.status()["dht"]["state"]:
+        time.sleep(0.05)
     print(json.dumps({"invite": host.invite.url, **host.status()}), flush=True)
     sys.stdin.read()
+"""
+
+
+NODES = """
+import asyncio, json, sys
+sys.path.insert(0, sys.argv[1])
+from tests.mesh.hostile_nodes import Crowd, address
+
+async def main():
+    async with Crowd(100, 0.3) as crowd:
+        honest = [number for number in range(100) if number not in crowd.hostile_numbers]
+        at = [f"{address(number)}:{crowd.nodes[number].port}" for number in honest]
+        print(json.dumps(at), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+asyncio.run(main())
 """
 
 
@@ -114,6 +134,18 @@ def host(home: Path, relay_url: str) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+@contextmanager
+def nodes() -> Iterator[list[str]]:
+    """A DHT in a process of its own, as the addresses of its honest nodes."""
+    command = [sys.executable, "-c", NODES, str(Path(__file__).resolve().parents[1])]
+    with running(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("The nodes did not start.")
+        yield json.loads(line)
+
+
 async def joins(link: str, home: Path, way: str, trials: int) -> list[float]:
     """So many joins by the link, one after the other, each as a new guest; seconds each."""
     from qmt_jupyter import aio
@@ -158,8 +190,16 @@ def measure(ways: list[str], trials: int) -> dict[str, float]:
                     os.environ["QMT_INTERFACES"] = ELSEWHERE
                     run("lan", token)
                     os.environ["QMT_INTERFACES"] = "127.0.0.1"
-        if "relay" in ways and RELAY.exists():
+        if {"dht", "relay"} & set(ways):
             close_the_lan()
+        if "dht" in ways:
+            with nodes() as honest:
+                os.environ["QMT_BOOTSTRAP"] = honest[0]
+                with host(home / "dht", "none") as ready:
+                    os.environ["QMT_BOOTSTRAP"] = honest[-1]
+                    run("dht", ready["invite"].partition("?")[0])
+                del os.environ["QMT_BOOTSTRAP"]
+        if "relay" in ways and RELAY.exists():
             with relay(home) as url, host(home, url) as ready:
                 run("relay", f"{ready['invite'].partition('?')[0]}?r={url}")
     return figures

@@ -7,7 +7,7 @@ import asyncio
 from ..errors import ConfigurationError
 from ..identity.link import Link
 from ..mesh import addresses
-from ..mesh.directory import Directory
+from ..mesh.directory import Directory, Neighbours
 from ..mesh.endpoint import Connection, Endpoint
 from ..mesh.locate import DEADLINE, locate
 from ..settings import Settings
@@ -63,7 +63,7 @@ class Finder:
     async def _opened(self) -> Directory:
         async with self._opening:
             if self._directory is None:
-                self._directory = await Directory.open(self._settings)
+                self._directory = await Directory.open(self._settings, Neighbours.SOUGHT)
             if self._closed:
                 await self._directory.close()
             return self._directory

@@ -192,7 +192,7 @@ class Presence:
                 async with lan.Lan(self._reach) as network:
                     await network.announce(self._identity.peer_id, *self.endpoint.ports)
                     self._lan_state = "announced"
-                    await asyncio.Event().wait()
+                    await self.directory.meet(network)
             except lan.LanUnavailable as error:
                 self._lan_state = str(error)
                 log.warning("multicast DNS does not work here: %s", error)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..settings import Settings
 from . import addresses
-from .directory import Directory
+from .directory import Directory, Neighbours
 
 DEFAULT_PORT = 47471
 
@@ -26,7 +26,7 @@ class BootstrapNode:
         :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         reach = addresses.reach(settings.interfaces)
-        return cls(await Directory.open(settings, port=port), reach)
+        return cls(await Directory.open(settings, Neighbours.ALWAYS, port=port), reach)
 
     @property
     def port(self) -> int:

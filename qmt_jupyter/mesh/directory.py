@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
@@ -26,13 +27,28 @@ from .node import DhtNode
 from .table import FILE, Table, configured, contact_at
 
 LOOK_EVERY = 2.0
-# Who asks one question and leaves is not worth announcing: saying goodbye takes longer.
-ANNOUNCE_AFTER = 5.0
+SOUGHT_AFTER = 3.0
+_SOUGHT_FOR = 3.0
+_SOUGHT_AGAIN = 10.0
 _LAN_AGAIN = 60.0
 _SEARCH_AGAIN = 0.3
 _SEARCH_AGAIN_AT_MOST = 4.0
 
 log = logging.getLogger(__name__)
+
+
+class Neighbours(enum.Enum):
+    """How the nodes on the local network are met.
+
+    Each user of multicast DNS at one address may get the answers for another, so there are no more
+    of them than needed: a host's own announcer meets them on the way (``BY_OWNER``, see
+    :meth:`Directory.meet`), a bootstrap node is there all the time (``ALWAYS``), and a guest seeks
+    them for some seconds when it has been there for a while and still knows nobody (``SOUGHT``).
+    """
+
+    BY_OWNER = "by owner"
+    ALWAYS = "always"
+    SOUGHT = "sought"
 
 
 class Directory:
@@ -42,25 +58,36 @@ class Directory:
         self,
         settings: Settings,
         node: DhtNode | None,
+        neighbours: Neighbours = Neighbours.BY_OWNER,
         *,
         off: str = "",
-        announce_after: float = 0.0,
     ) -> None:
         self._interfaces = settings.interfaces
         self._node = node
         self._off = off
-        self._announce_after = announce_after
         self._announcer: Announcer | None = None
+        self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        if node is not None:
-            self._table = Table(node, bootstrap=settings.bootstrap, remember=settings.home / FILE)
-            self._tasks = [
-                asyncio.ensure_future(self._table.keep()),
-                asyncio.ensure_future(self._meet_neighbours()),
-            ]
+        if node is None:
+            return
+        self._table = Table(node, bootstrap=settings.bootstrap, remember=settings.home / FILE)
+        self._tasks = [
+            asyncio.ensure_future(self._table.keep()),
+            asyncio.ensure_future(self._follow_addresses(node)),
+        ]
+        if neighbours is Neighbours.ALWAYS:
+            self._tasks.append(asyncio.ensure_future(self._stay_on_lan()))
+        elif neighbours is Neighbours.SOUGHT:
+            self._tasks.append(asyncio.ensure_future(self._seek_on_lan(node)))
 
     @classmethod
-    async def open(cls, settings: Settings, *, port: int | None = None) -> Directory:
+    async def open(
+        cls,
+        settings: Settings,
+        neighbours: Neighbours = Neighbours.BY_OWNER,
+        *,
+        port: int | None = None,
+    ) -> Directory:
         """Open a node, unless it is switched off.
 
         Without a ``port`` it takes a free one, and a node that cannot be opened is said in
@@ -79,7 +106,7 @@ class Directory:
             if port is not None:
                 raise
             return cls(settings, None, off=error.sentence)
-        return cls(settings, node, announce_after=ANNOUNCE_AFTER if port is None else 0.0)
+        return cls(settings, node, neighbours)
 
     # What it is ------------------------------------------------------------------------------
 
@@ -184,53 +211,75 @@ class Directory:
 
     # The local network -----------------------------------------------------------------------
 
-    async def _meet_neighbours(self) -> None:
-        """Be found by the nodes on the local network and find them, on whichever it is."""
-        assert self._node is not None
-        while True:
-            pause = _LAN_AGAIN
-            try:
-                reach = addresses.reach(self._interfaces)
-                await self._node.rebind(reach)
-                async with lan.Lan(reach) as network:
-                    await self._meet_on(network, reach)
-                pause = 0.0
-            except InterfaceUnknown:
-                # What the user named is gone for now: unplugged, perhaps. It may come back.
-                pause = LOOK_EVERY
-            except (lan.LanUnavailable, OSError) as error:
-                log.debug("nodes on the local network cannot be met: %s", error)
-            await asyncio.sleep(pause)
+    async def meet(self, network: lan.Lan) -> None:
+        """Be found by the nodes on the local network and find them, until cancelled."""
+        if self._node is None:
+            await asyncio.Event().wait()
+        # Announcing takes a second in which others can be met already.
+        announcing = asyncio.ensure_future(network.announce_node(self.port))
+        try:
+            await self._find_on(network)
+        finally:
+            announcing.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(announcing, return_exceptions=True)
 
-    async def _meet_on(self, network: lan.Lan, reach: addresses.Reach) -> None:
-        """The same on one network, until this machine's addresses are others."""
-        beside: list[asyncio.Task[None]] = []
-        with anyio.CancelScope() as here:
+    async def _find_on(self, network: lan.Lan) -> None:
+        async with contextlib.aclosing(network.nodes()) as found:
+            async for texts in found:
+                self.name(texts)
+
+    async def _stay_on_lan(self) -> None:
+        """Meet all the time, on whichever network this machine is."""
+        while True:
+            moved = asyncio.ensure_future(self._moved.wait())
+            meeting = asyncio.ensure_future(self._meet_here())
             try:
-                beside.append(asyncio.ensure_future(self._announce_on(network)))
-                beside.append(asyncio.ensure_future(self._until_moved(reach, here)))
-                async with contextlib.aclosing(network.nodes()) as found:
-                    async for texts in found:
-                        self.name(texts)
+                await asyncio.wait([moved, meeting], return_when=asyncio.FIRST_COMPLETED)
+                if meeting.done():
+                    await asyncio.wait([moved], timeout=_LAN_AGAIN)
             finally:
-                for task in beside:
+                for task in (moved, meeting):
                     task.cancel()
                 with anyio.CancelScope(shield=True):
-                    await asyncio.gather(*beside, return_exceptions=True)
+                    await asyncio.gather(moved, meeting, return_exceptions=True)
 
-    async def _announce_on(self, network: lan.Lan) -> None:
-        await asyncio.sleep(self._announce_after)
-        await network.announce_node(self.port)
+    async def _meet_here(self) -> None:
+        try:
+            async with lan.Lan(addresses.reach(self._interfaces)) as network:
+                await self.meet(network)
+        except (lan.LanUnavailable, InterfaceUnknown, OSError) as error:
+            log.debug("nodes on the local network cannot be met: %s", error)
 
-    async def _until_moved(self, reach: addresses.Reach, scope: anyio.CancelScope) -> None:
+    async def _seek_on_lan(self, node: DhtNode) -> None:
+        """Look for nodes now and then, as long as none is known."""
+        pause = SOUGHT_AFTER
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(pause)
+            pause = min(2 * max(pause, _SOUGHT_AGAIN), _LAN_AGAIN)
+            if node.contacts:
+                continue
+            try:
+                with anyio.move_on_after(_SOUGHT_FOR):
+                    async with lan.Lan(addresses.reach(self._interfaces)) as network:
+                        await self._find_on(network)
+            except (lan.LanUnavailable, InterfaceUnknown, OSError) as error:
+                log.debug("nodes on the local network cannot be sought: %s", error)
+
+    async def _follow_addresses(self, node: DhtNode) -> None:
+        """Notice that this machine is somewhere else; those who were known may be out of reach."""
+        former: addresses.Reach | None = None
+        while True:
+            # What the user named may be gone for now: unplugged, perhaps. It may come back.
             with contextlib.suppress(InterfaceUnknown):
-                if addresses.reach(self._interfaces) == reach:
-                    continue
-            self._table.lost()
-            scope.cancel()
-            return
+                reach = addresses.reach(self._interfaces)
+                if former not in (None, reach):
+                    await node.rebind(reach)
+                    self._table.lost()
+                    moved, self._moved = self._moved, asyncio.Event()
+                    moved.set()
+                former = reach
+            await asyncio.sleep(LOOK_EVERY)
 
     async def close(self) -> None:
         """Note who was there and close the node; safe to call twice."""

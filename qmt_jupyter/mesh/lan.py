@@ -4,8 +4,8 @@ A host announces ``PEER_ID._qmt._udp.local.`` with its port and addresses, and n
 name, no model. A guest asks for the one peer id that its invite names. What comes back is a
 place to try; the connection itself proves who is there.
 
-Nodes of the DHT announce ``RANDOM._qmt-dht._udp.local.``, hosts and guests alike, with a name that
-says nothing and is a new one each time.
+Nodes of the DHT that stay (hosts', bootstrap nodes) are announced as
+``RANDOM._qmt-dht._udp.local.``, by a name that says nothing and is a new one each time.
 """
 
 from __future__ import annotations

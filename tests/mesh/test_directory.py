@@ -14,7 +14,7 @@ from qmt_jupyter.identity import keys, link, whereabouts
 from qmt_jupyter.mesh import directory as directories
 from qmt_jupyter.mesh import lan
 from qmt_jupyter.mesh.bootstrap import BootstrapNode
-from qmt_jupyter.mesh.directory import Directory
+from qmt_jupyter.mesh.directory import Directory, Neighbours
 from qmt_jupyter.mesh.lan import LanUnavailable
 from qmt_jupyter.mesh.locate import Attempt, Place
 from qmt_jupyter.mesh.node import DhtNode
@@ -101,11 +101,19 @@ async def test_a_guest_takes_over_the_nodes_of_its_host(person, no_lan):
     assert (guest.settings.home / "nodes.json").exists()
 
 
-async def test_nodes_on_the_local_network_find_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(directories, "ANNOUNCE_AFTER", 0.1)
-    async with directory(tmp_path / "a") as one, directory(tmp_path / "b") as other:
-        await until(lambda: one.status()["nodes"] and other.status()["nodes"], 30)
-        assert f"127.0.0.1:{other.port}" in one.nodes()
+async def test_nodes_on_the_local_network_find_each_other(person, tmp_path, monkeypatch):
+    """A host and a bootstrap node are announced, and a guest that knows nobody seeks them."""
+    monkeypatch.setattr(directories, "SOUGHT_AFTER", 0.1)
+    service = await person("host").host()
+    settings = Settings(tmp_path / "guest", ("127.0.0.1",))
+    guest = await Directory.open(settings, Neighbours.SOUGHT)
+    await until(lambda: guest.status()["nodes"], 40)
+    assert guest.nodes() == (f"127.0.0.1:{service.status()['dht']['port']}",)
+    await until(lambda: service.status()["dht"]["nodes"])
+    node = await BootstrapNode.start(Settings(tmp_path / "lab", ("127.0.0.1",)), port=0)
+    await until(lambda: node.status()["nodes"], 30)
+    for each in (node, guest, service):
+        await each.close()
 
 
 async def test_without_a_node_everything_else_works_and_the_report_says_so(person, no_lan):
