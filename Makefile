@@ -10,6 +10,9 @@ LOWEST := .venv-lowest
 CLIENTS := .venv-clients
 CLIENTS_JUPYTER_AI_2 := .venv-clients-jupyter-ai-2
 GATEWAY := .venv-gateway
+RELAY := .relay
+# The one that speaks with the transport that pyproject.toml names.
+RELAY_VERSION := 1.4.1
 # The lowest versions are claimed for the oldest Python, so that one is tried first. Running it
 # tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
 LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
@@ -25,10 +28,10 @@ help: ## list the targets
 demo: $(VENV)/.host ## share a small model between two processes and chat with it
 	@$(VENV)/bin/qmt demo $(ARGS)
 
-test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed ## lint, then the whole suite
+test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed $(RELAY)/.made ## lint, then the whole suite
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-test-lowest: $(LOWEST)/.installed ## the suite on the lowest versions that pyproject.toml claims
+test-lowest: $(LOWEST)/.installed $(RELAY)/.made ## the suite on the lowest versions that pyproject.toml claims
 	$(LOWEST)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
@@ -43,8 +46,19 @@ bench: $(VENV)/.dev $(GATEWAY)/.installed ## every benchmark, one after the othe
 	done
 
 clean: ## remove the environments and everything else that can be made again
-	rm -rf $(VENV) $(LOWEST) $(CLIENTS) $(CLIENTS_JUPYTER_AI_2) $(GATEWAY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(CLIENTS) $(CLIENTS_JUPYTER_AI_2) $(GATEWAY) $(RELAY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The relay server that the network tests put between two of their networks. They are skipped, and
+# say so, where it cannot be built; nothing else needs it.
+$(RELAY)/.made:
+	@if command -v cargo >/dev/null; then \
+		echo "Building the relay server iroh-relay $(RELAY_VERSION) for the tests, once; it takes minutes."; \
+		cargo install --quiet --locked iroh-relay --version $(RELAY_VERSION) --features server \
+			--root $(RELAY) && touch $@ || echo "It cannot be built; tests with a relay are skipped."; \
+	else \
+		echo "There is no cargo to build a relay server with; tests with a relay are skipped."; \
+	fi
 
 # $(call make-environment,PYTHON,FOLDER). pip is renewed because groups need pip 25.1.
 define make-environment

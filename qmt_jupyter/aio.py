@@ -18,7 +18,7 @@ from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .mesh.locate import DEADLINE
-from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
 from .providers.select import AUTO
@@ -216,6 +216,7 @@ async def host(
     embeddings: bool = False,
     engine: str = AUTO,
     aliases: Aliases = (),
+    relay: str = DEFAULT_RELAY,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it; like :func:`qmt_jupyter.host`.
@@ -225,7 +226,7 @@ async def host(
     shared = wanted(model, upstream, upstream_models, upstream_key, engine)
     options = HostOptions(
         shared, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        embeddings, parse(aliases),
+        embeddings, parse(aliases), relay,
     )  # fmt: skip
     service, first, forget = await runtime.call_async(nodes.start_host, options, progress)
     return Host(service, Invite(first, limits), forget)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from .guest.returning import Away
 from .guest.routing import Passed, Route
 from .harmless import printable
 from .runtime import Pieces
 from .wire.completions import Completion
 from .wire.messages import Queued, Reply, Started
 
-Event = Reply | Route
+Event = Reply | Route | Away
 
 
 class AnswerState:
@@ -22,12 +23,16 @@ class AnswerState:
         self._route: Route | None = None
         self._position: int | None = None
         self._wait: float | None = None
+        self._patience: float | None = None
 
     def _take(self, event: Event) -> str:
         if isinstance(event, Route):
             # What the former host said of itself says nothing of this one.
             self._completion.started = None
             self._route, self._position, self._wait = event, None, None
+            return ""
+        self._patience = event.seconds if isinstance(event, Away) else None
+        if isinstance(event, Away):
             return ""
         if isinstance(event, Queued):
             self._position, self._wait = event.position, event.wait
@@ -70,6 +75,11 @@ class AnswerState:
     def wait(self) -> float | None:
         """In about how many seconds what serves it can begin; None where that is not known."""
         return self._wait
+
+    @property
+    def patience(self) -> float | None:
+        """For how many seconds a host that is away is waited for; None where it is there."""
+        return self._patience
 
     @property
     def finish_reason(self) -> str | None:

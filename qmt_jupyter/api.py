@@ -19,7 +19,7 @@ from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .mesh.locate import DEADLINE
-from .nodes import DEFAULT_TTL, DEFAULT_USES, HostOptions
+from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
 from .providers.select import AUTO
@@ -269,6 +269,7 @@ def host(
     embeddings: bool = False,
     engine: str = AUTO,
     aliases: Aliases = (),
+    relay: str = DEFAULT_RELAY,
     progress: Callable[[int, int], None] | None = None,
 ) -> Host:
     """Load a model and share it.
@@ -294,6 +295,10 @@ def host(
     names, which alone guests see, to models; a name by itself is for the one model shared.
     Without one, models of one name go by ``LABEL/NAME``.
 
+    ``relay`` is what guests on other networks come through where no direct way leads: ``none``,
+    the URL of a relay of one's own, or ``public`` for the transport maker's relays, which see who
+    talks to whom but nothing of what is said. The invites name it, so guests need not know.
+
     ``progress`` is called in this thread with bytes done and in total while a model
     is being fetched.
 
@@ -303,7 +308,7 @@ def host(
     shared = wanted(model, upstream, upstream_models, upstream_key, engine)
     options = HostOptions(
         shared, name, uses, ttl, slots, context, gpu_layers, threads, port, limits,
-        embeddings, parse(aliases),
+        embeddings, parse(aliases), relay,
     )  # fmt: skip
     service, first, forget = _wait_showing(
         progress, lambda report: runtime.submit(nodes.start_host, options, report)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, flags, serve, words
-from .asking import run_chat
+from . import __version__, flags, serve_command, words
+from .chat_command import run_chat
 from .errors import InviteError, OptionInvalid, QmtError
 from .harmless import printable
 from .terminal import Output, prepare_streams, progress_bar, shell_line, shown_if_possible
@@ -68,6 +68,7 @@ def announce(running: Host, output: Output) -> None:
                 "invite": invite.url,
                 "models": running.models,
                 "addresses": status["addresses"],
+                "relay": status["relay"],
                 "device": status["device"],
                 "notices": list(running.notices),
             }
@@ -227,6 +228,13 @@ def ask_for_link() -> str:
     return getpass.getpass("Invite link: ")
 
 
+def run_bootstrap(arguments: argparse.Namespace, output: Output) -> int:
+    """``qmt bootstrap``: a node of the DHT for a lab or a class."""
+    from .bootstrap_command import run
+
+    return run(arguments.port, output)
+
+
 def run_demo(arguments: argparse.Namespace, output: Output) -> int:
     """``qmt demo``: the main job on this machine, between two processes."""
     from .demo import run
@@ -267,9 +275,11 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument("prompt", nargs="*", help="the question (default: standard input)")
     flags.add_join(chat)
     flags.add_chat(chat)
-    serving = command("serve", serve.run, "an OpenAI endpoint here for your other tools")
+    serving = command("serve", serve_command.run, "an OpenAI endpoint here for your other tools")
     flags.add_join(serving)
     flags.add_serve(serving)
+    bootstrap = command("bootstrap", run_bootstrap, "run a node that hosts are found through")
+    bootstrap.add_argument("--port", type=int, metavar="PORT", help="UDP port (default: 47471)")
     demo = command("demo", run_demo, "host and guest on this machine, with a small model")
     demo.add_argument("--model", default=flags.DEFAULT_MODEL, metavar="MODEL", help="what to share")
     return main_parser

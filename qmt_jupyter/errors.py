@@ -5,8 +5,8 @@ QmtError
 ├── ConfigurationError   this machine: HomeNotWritable, IdentityDamaged, IdentityInUse, PortInUse,
 │                        OptionInvalid, InterfaceUnknown, LedgerDamaged, LedgerNewer,
 │                        KeyUnavailable
-├── MeshError            the way to the host: HostNotFound, HostGone, VersionMismatch,
-│                        ProtocolViolation, NotJoined, NotHosting
+├── MeshError            the way to the host: HostNotFound (UdpBlocked), HostGone,
+│                        VersionMismatch, ProtocolViolation, NotJoined, NotHosting
 ├── Refused              the host said no: AdmissionRefused (InviteUsedUp), RequestInvalid,
 │                        ModelUnknown, PromptTooLong, Busy, Stopped, RecordsUnwritable,
 │                        MembershipEnded (Revoked),
@@ -160,6 +160,14 @@ class HostNotFound(MeshError):
 
     code = "host-not-found"
     default_next_step = "Check that the host runs and both are on the same network, then try again."
+    report: tuple[dict[str, str | float], ...] = ()  # source, what it said, seconds
+
+
+class UdpBlocked(HostNotFound):
+    """No UDP leaves this machine, and no relay led to the host."""
+
+    code = "udp-blocked"
+    default_next_step = "Ask the host for a link made with --relay URL: that is reached by HTTPS."
 
 
 class HostGone(MeshError):

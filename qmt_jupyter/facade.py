@@ -14,6 +14,7 @@ from .answers import Event
 from .configuration import config
 from .endpoints import HostAnswers, Serving
 from .guest.mesh import GuestMesh
+from .guest.returning import PATIENCE
 from .guest.routing import Route, of_host
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
@@ -183,10 +184,10 @@ class MeshFacts(Serving):
         return [self._mesh]
 
     def _events(self, body: dict[str, Any], host: str | None) -> runtime.Pieces[Event]:
-        return runtime.Pieces(lambda: self._mesh.answer(body, host))
+        return runtime.Pieces(lambda: self._mesh.answer(body, host, patience=PATIENCE))
 
     async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
-        return await self._mesh.embed(body, host)
+        return await self._mesh.embed(body, host, patience=PATIENCE)
 
     def _offers(self, model: str) -> bool:
         # Read from another thread: what is offered is replaced whole, never changed.

@@ -13,6 +13,7 @@ ENGINES = ("auto", "xllamacpp", "llama-cpp-python")
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
 DEFAULT_SLOTS = 4
+DEFAULT_RELAY = "none"
 DEFAULT_DEADLINE = 10.0
 
 
@@ -156,6 +157,18 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=0, metavar="N", help="UDP port (default: a free one)"
     )
+    add_relay(parser)
+
+
+def add_relay(parser: argparse.ArgumentParser) -> None:
+    """What guests come through that no direct way leads to."""
+    parser.add_argument(
+        "--relay",
+        default=DEFAULT_RELAY,
+        metavar="none|public|URL",
+        help="the relay for guests on other networks; the invites name it "
+        f"(default {DEFAULT_RELAY})",
+    )
 
 
 def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -176,6 +189,7 @@ def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "embeddings": options.embeddings,
         "engine": options.engine,
         "aliases": options.aliases,
+        "relay": options.relay,
     }
 
 

@@ -19,6 +19,7 @@ from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import lifetime, link
 from .mesh.locate import DEADLINE
+from .mesh.relay import relay_option
 from .providers import detect
 from .providers.assemble import Wanted, open_all
 from .providers.base import Options, Provider
@@ -28,6 +29,7 @@ from .settings import Settings
 
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
+DEFAULT_RELAY = "none"
 LONGEST_GUEST_NAME = 64
 _LONGEST_DEADLINE = 3600.0
 
@@ -48,6 +50,7 @@ class HostOptions:
     limits: Limits = UNLIMITED
     embeddings: bool = False
     aliases: tuple[Alias, ...] = ()
+    relay: str = DEFAULT_RELAY
 
 
 def default_name() -> str:
@@ -72,6 +75,7 @@ async def start_host(
     if not 0 <= options.port < 65536:
         raise OptionInvalid(f"{options.port} is not a port; 1 to 65535 are.")
     granted = terms(options.name, options.uses, options.ttl, options.limits)
+    relays = relay_option(options.relay)
     settings = Settings.from_environment()
     providers: list[Provider] = []
     try:
@@ -84,7 +88,7 @@ async def start_host(
         )
         await open_all(options.model or Wanted(), setup, settings, progress, providers)
         service = await HostService.start(
-            providers, settings, port=options.port, named=options.aliases
+            providers, settings, port=options.port, named=options.aliases, relays=relays
         )
     except BaseException:
         for provider in providers:

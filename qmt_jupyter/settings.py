@@ -4,7 +4,9 @@ Environment: ``QMT_HOME`` moves every file, ``QMT_MODELS`` the model files alone
 ``QMT_INTERFACES`` restricts the network to some
 interfaces (comma-separated names or addresses, e.g. ``lo`` or ``127.0.0.1``; default: all);
 ``QMT_INVITE`` may hold an invite link, so that it need not stand in a command line;
-``QMT_DETECT=off`` keeps ``%qmt_host`` from looking for servers that run on this machine.
+``QMT_DETECT=off`` keeps ``%qmt_host`` from looking for servers that run on this machine;
+``QMT_BOOTSTRAP`` names nodes of the DHT that always run (comma-separated ``HOST:PORT``), and
+``QMT_DHT=off`` keeps this process out of the DHT.
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ class Settings:
     interfaces: tuple[str, ...] = field(default=())
     models: Path | None = None
     detect: str = "on"
+    bootstrap: tuple[str, ...] = field(default=())
+    dht: bool = True
 
     @classmethod
     def from_environment(cls) -> Settings:
         """Read the environment; nothing is created yet."""
         home = os.environ.get("QMT_HOME")
         models = os.environ.get("QMT_MODELS")
-        named = os.environ.get("QMT_INTERFACES", "")
         return cls(
             home=_absolute(home) if home else platformdirs.user_data_path("qmt_jupyter"),
-            interfaces=tuple(part.strip() for part in named.split(",") if part.strip()),
+            interfaces=_listed("QMT_INTERFACES"),
             models=_absolute(models) if models else None,
             detect=os.environ.get(DETECT_VARIABLE, "").strip() or "on",
+            bootstrap=_listed("QMT_BOOTSTRAP"),
+            dht=_switched_on("QMT_DHT"),
         )
 
     @property
@@ -74,6 +79,22 @@ class Settings:
     def models_dir(self) -> Path:
         """Downloaded model files."""
         return self.models or self.home / "models"
+
+
+def _listed(variable: str) -> tuple[str, ...]:
+    parts = os.environ.get(variable, "").split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _switched_on(variable: str) -> bool:
+    """Whether a switch is on, as it is unless it says otherwise."""
+    text = os.environ.get(variable, "").strip().lower()
+    if text not in ("", "on", "off", "1", "0", "yes", "no", "true", "false"):
+        raise OptionInvalid(
+            f"{variable} is {text[:20]!r}, which is neither on nor off.",
+            next_step=f"Set {variable}=off, or leave it out.",
+        )
+    return text not in ("off", "0", "no", "false")
 
 
 def private_directory(path: Path) -> Path:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .errors import QmtError
+from .errors import HostNotFound, QmtError
 
 
 def prepare_streams() -> None:
@@ -77,12 +77,14 @@ class Output:
     def error(self, error: QmtError) -> None:
         """What went wrong, and what to do."""
         if self.as_json:
+            report = {"report": error.report} if isinstance(error, HostNotFound) else {}
             self.json(
                 {
                     "event": "error",
                     "code": error.code,
                     "sentence": error.sentence,
                     "next_step": error.next_step,
+                    **report,
                 }
             )
         else:

@@ -45,7 +45,20 @@ def reach_line(status: dict[str, Any]) -> str:
         if lan in ("announced", "starting")
         else f"not announced on the local network ({lan})"
     )
-    return f"Reachable at {', '.join(status['addresses'])}; {found}."
+    at = ", ".join(status["addresses"]) or "no address now"
+    known = status["dht"]["nodes"]
+    beyond = f" Beyond it the link finds the host through {count(known, 'node')} of the DHT."
+    dht = beyond if known else ""
+    return f"Reachable at {at}; {found}.{dht} {_relay_sentence(status['relay'])}"
+
+
+def _relay_sentence(relay: dict[str, Any] | None) -> str:
+    if relay is None:
+        return "For guests on other networks add --relay URL (a relay of yours) or --relay public."
+    url = relay["url"] or "a public relay"
+    if relay["connected"]:
+        return f"Guests on other networks come through {url}; it cannot read what passes."
+    return f"The relay {url} has not answered yet; until it does, it brings no guests."
 
 
 def host_lines(host: Host) -> list[str]:
@@ -147,7 +160,7 @@ def status_text(host: Host | None, mesh: Mesh | None) -> str:
         (
             each["mesh"],
             short(each["host"]),
-            "yes" if each["connected"] else "no",
+            "yes" if each["connected"] else "coming back" if each["returning"] else "no",
             each["path"] or "",
             round_trip(each["rtt_ms"]),
             "" if each["load"] is None else f"{each['load']:.0%}",

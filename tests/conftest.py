@@ -45,7 +45,8 @@ def home(tmp_path, monkeypatch):
     directory = tmp_path / "home"
     monkeypatch.setenv("QMT_HOME", str(directory))
     monkeypatch.setenv("QMT_INTERFACES", "127.0.0.1")
-    monkeypatch.delenv("QMT_INVITE", raising=False)
+    for variable in ("QMT_INVITE", "QMT_BOOTSTRAP", "QMT_DHT"):
+        monkeypatch.delenv(variable, raising=False)
     return directory
 
 

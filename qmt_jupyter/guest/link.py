@@ -1,4 +1,4 @@
-"""The link to one host: found, greeted, asked, and watched for silence."""
+"""The link to one host: found, greeted, asked, watched, and found again when it is lost."""
 
 from __future__ import annotations
 
@@ -7,74 +7,55 @@ import contextlib
 import copy
 import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 
-from .. import __version__, errors
-from ..errors import (
-    HostGone,
-    HostNotFound,
-    MeshError,
-    ProtocolViolation,
-    QmtError,
-    RequestInvalid,
-    VersionMismatch,
-)
+from .. import errors
+from ..errors import HostGone, HostNotFound, MeshError, ProtocolViolation, QmtError, TooManyAtOnce
 from ..harmless import printable
-from ..identity import keys, statement
+from ..identity import keys
 from ..identity.link import Link
 from ..identity.peer_id import short
-from ..mesh.addresses import Reach
 from ..mesh.channel import Channel
-from ..mesh.endpoint import CLOSE_NORMAL, CLOSE_PROTOCOL, Connection, Endpoint, TransportError
-from ..mesh.locate import DEADLINE, locate
+from ..mesh.endpoint import CLOSE_NORMAL, TransportError
+from ..mesh.locate import DEADLINE
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
+from .asking import ask_frame
+from .finding import Finder
+from .greeting import greet
+from .link_facts import link_facts
+from .live import LOOK_EVERY, Clocks, Live
 from .load import HostLoad
 from .refusal import from_remote
-
-_TICK = 0.25
+from .returning import Away, Backoff, is_worth_waiting, may_pass
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Live:
-    """What belongs to one connection, and goes with it."""
-
-    endpoint: Endpoint
-    connection: Connection
-    control: Channel
-    welcome: messages.Welcome
-    flows: set[exchange.RequestFlow] = field(default_factory=set)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    ended: QmtError | None = None
-
-
 class HostLink:
-    """One host, by one invite. Connects when it has to, and again after a loss."""
+    """One host, by one invite. Once admitted it comes back by itself after every loss."""
 
     def __init__(
-        self, identity: keys.Identity, granted: Link, reach: Reach, name: str = ""
+        self, identity: keys.Identity, granted: Link, finder: Finder, name: str = ""
     ) -> None:
         self._identity = identity
         self._name = name
         self._link = granted
-        self._reach = reach
-        self._live: _Live | None = None
-        self._connecting = asyncio.Lock()
+        self._finder = finder
+        self._live: Live | None = None
         self._models: list[messages.ModelOffer] = []
         self._limits = messages.Limits()
         self._standing = messages.Standing()
         self._positions: dict[exchange.RequestFlow, int] = {}
+        self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self.load = HostLoad()
         self._looking = asyncio.Lock()
         self._failed: tuple[float, MeshError] | None = None  # when the last look ended, and how
-        self.load = HostLoad()
 
     # What is known -------------------------------------------------------------------------
 
@@ -99,6 +80,11 @@ class HostLink:
         return self._live is not None and not self._live.connection.is_closed
 
     @property
+    def is_returning(self) -> bool:
+        """Whether it is lost, and looked for in the background."""
+        return not self.is_connected and self._keeper is not None and not self._keeper.done()
+
+    @property
     def rtt_ms(self) -> float | None:
         """The round trip in milliseconds; None while there is no connection."""
         path = self._live.connection.path if self._live and self.is_connected else None
@@ -106,38 +92,32 @@ class HostLink:
 
     def status(self) -> dict[str, Any]:
         """The link as plain values; round trip in milliseconds."""
-        path = self._live.connection.path if self._live and self.is_connected else None
         return {
-            "mesh": self.mesh_name,
-            "host": self.host_id,
-            "connected": self.is_connected,
-            "path": None if path is None else "direct" if path.direct else "relayed",
-            "rtt_ms": None if path is None else path.rtt_ms,
+            **link_facts(self._link.invite, self._limits, self._standing),
+            **self._connection_facts(),
             "models": [offer.name for offer in self._models],
             "running": len(self._live.flows) if self._live else 0,
             "waiting": sorted(self._positions.values()),
-            "expires_at": self._link.invite.expires_at or None,
-            "invite_id": self._link.invite.invite_id,
-            "limits": messages.as_dict(self._limits),
-            "used": {
-                "requests": self._standing.requests,
-                "prompt_tokens": self._standing.prompt_tokens,
-                "completion_tokens": self._standing.completion_tokens,
-            },
-            "left": {
-                "requests": self._standing.requests_left,
-                "tokens": self._standing.tokens_left,
-            },
+        }
+
+    def _connection_facts(self) -> dict[str, Any]:
+        path = self._live.connection.path if self._live and self.is_connected else None
+        return {
+            "connected": self.is_connected,
+            "returning": self.is_returning,
+            "path": None if path is None else "direct" if path.direct else "relayed",
+            "rtt_ms": None if path is None else path.rtt_ms,
         }
 
     # Connecting ----------------------------------------------------------------------------
 
     async def connect(self, deadline: float = DEADLINE) -> None:
-        """Be connected and admitted within ``deadline`` seconds.
+        """Be connected and admitted within ``deadline`` seconds, and from then on stay so.
 
         The invite's expiry is checked before anything leaves this machine. Raises an
-        :class:`~qmt_jupyter.errors.InviteError`, a :class:`~qmt_jupyter.errors.MeshError` or a
-        :class:`~qmt_jupyter.errors.Refused`.
+        :class:`~qmt_jupyter.errors.InviteError`, a :class:`~qmt_jupyter.errors.MeshError`, a
+        :class:`~qmt_jupyter.errors.Refused` or a
+        :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         asked = time.monotonic()
         async with self._looking:
@@ -151,89 +131,52 @@ class HostLink:
                 raise
 
     async def _connect(self, deadline: float) -> None:
-        async with self._connecting:
-            if self.is_connected:
-                return
-            await self._drop()
-            if self._closed:
-                raise errors.NotJoined("This mesh has been left.")
-            self._link.invite.require_unexpired(time.time())
-            started = time.monotonic()
-            endpoint, connection = await locate(
-                self._link.invite.host_key,
-                self._link.hints,
-                self._reach,
-                messages.ALPN,
-                deadline=deadline,
-            )
-            try:
-                remaining = max(1.0, deadline - (time.monotonic() - started))
-                with anyio.fail_after(remaining):
-                    self._live = await self._greet(endpoint, connection)
-            except BaseException as error:
-                with anyio.CancelScope(shield=True):
-                    await endpoint.close()
-                if isinstance(error, TimeoutError):
-                    raise HostNotFound(
-                        f"The host {short(self.host_id)} answered but did not greet in time."
-                    ) from None
-                raise
-            if self._closed:
-                # Left while this was under way.
-                await self._drop()
-                raise errors.NotJoined("This mesh has been left.")
-
-    async def _greet(self, endpoint: Endpoint, connection: Connection) -> _Live:
+        if self.is_connected:
+            return
+        await self._drop()
+        if self._closed:
+            raise errors.NotJoined("This mesh has been left.")
+        self._link.invite.require_unexpired(time.time())
+        started = time.monotonic()
+        endpoint, connection = await self._finder.find(self._link, deadline)
         try:
-            control = Channel(await connection.open_stream(), frames.CONTROL_LIMIT)
-            control.post(
-                messages.encode(
-                    messages.Greeting(
-                        version=messages.VERSION,
-                        token=self._link.invite.token,
-                        statement=statement.create(
-                            self._identity,
-                            endpoint.public_key,
-                            self._link.invite.host_key,
-                            time.time(),
-                        ),
-                        software=f"qmt-jupyter/{__version__}",
-                        name=self._name,
-                    )
+            remaining = max(1.0, deadline - (time.monotonic() - started))
+            with anyio.fail_after(remaining):
+                control, welcome = await greet(
+                    self._identity, self._link, self._name, endpoint, connection
                 )
-            )
-            payload = await control.receive()
-            if payload is None:
-                raise HostGone("The host closed the connection instead of greeting.")
-            theirs = messages.peer_version(payload)
-            if theirs != messages.VERSION:
-                raise VersionMismatch(
-                    exchange.version_sentence(ours=messages.VERSION, theirs=theirs, we_are="guest")
-                )
-            answer = messages.decode_to_guest(payload)
-        except FrameError as error:
-            raise ProtocolViolation(f"The host's greeting cannot be read ({error}).") from None
-        except TransportError:
-            raise HostGone("The connection to the host was lost while greeting.") from None
-        if isinstance(answer, messages.Refusal):
-            raise from_remote(answer.code, answer.sentence, answer.retry_after)
-        if not isinstance(answer, messages.Welcome):
-            raise ProtocolViolation("The host did not greet.")
-        live = _Live(endpoint, connection, control, answer)
-        self._take_models(answer.models)
-        self._limits, self._standing = answer.limits, answer.standing
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await endpoint.close()
+            if isinstance(error, TimeoutError):
+                raise HostNotFound(
+                    f"The host {short(self.host_id)} answered but did not greet in time."
+                ) from None
+            raise
+        self._begin(Live(endpoint, connection, control), welcome)
+        if self._closed:
+            # Left while this was under way.
+            await self._drop()
+            raise errors.NotJoined("This mesh has been left.")
+
+    def _begin(self, live: Live, welcome: messages.Welcome) -> None:
+        self._take_models(welcome.models)
+        self._limits, self._standing = welcome.limits, welcome.standing
+        self._finder.welcomed(self._link, welcome)
         live.tasks = [
             asyncio.ensure_future(self._read_control(live)),
-            asyncio.ensure_future(self._watch(live)),
+            asyncio.ensure_future(live.watch(self._finder, self._link)),
         ]
-        return live
+        self._live = live
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.ensure_future(self._stay())
 
     def _take_models(self, offered: list[messages.ModelOffer]) -> None:
         # These names are shown to people and asked for by name, so they cannot be cleaned.
         self._models = [offer for offer in offered if offer.name.isprintable()]
         self.load.told(self._models)
 
-    async def _read_control(self, live: _Live) -> None:
+    async def _read_control(self, live: Live) -> None:
         try:
             while (payload := await live.control.receive()) is not None:
                 message = messages.decode_to_guest(payload)
@@ -255,39 +198,107 @@ class HostLink:
                     await asyncio.sleep(0.2)
             live.connection.close(CLOSE_NORMAL)
 
-    async def _watch(self, live: _Live) -> None:
-        """Notice a host that has died, and tell it that this guest has not."""
-        last = time.monotonic()
-        said = 0.0
-        while not live.connection.is_closed:
-            await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            if now - last > 4 * _TICK:
-                # This process itself was held up: what the host said meanwhile is unread.
-                for flow in live.flows:
-                    flow.excuse(now)
-            last = now
-            if any(flow.is_silent(now) for flow in live.flows):
-                live.ended = HostGone(f"The host {short(self.host_id)} has stopped answering.")
-                live.connection.close(CLOSE_PROTOCOL, "silent")
-            elif live.flows and now - said > exchange.PRESENCE_INTERVAL:
-                said = now
-                live.control.post(messages.encode(messages.Present()))
+    # Coming back -----------------------------------------------------------------------------
+
+    async def _stay(self) -> None:
+        """Find the host again after every loss, until it says no or the link is left."""
+        backoff = Backoff()
+        while not self._closed:
+            live = self._live
+            if live is not None and self.is_connected:
+                backoff.reset()
+                await asyncio.wait(live.tasks[1:])
+                if live.ended is not None and not may_pass(live.ended):
+                    return
+            if self.is_connected or self._closed:
+                continue
+            await self._rest(backoff.pause())
+            try:
+                await self.connect()
+            except QmtError as error:
+                log.info("the host %s is not back: %s", short(self.host_id), error.sentence)
+                if not may_pass(error):
+                    return
+
+    async def _rest(self, seconds: float) -> None:
+        """A pause that ends early when this machine is somewhere else, or has slept."""
+        before, clocks = self._finder.here(), Clocks()
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.is_connected:
+            await asyncio.sleep(min(left, LOOK_EVERY))
+            if self._finder.here() != before or clocks.have_slept():
+                return
+
+    async def _be_back(self, until: float) -> None:
+        """Be connected before the clock says ``until``; raises why it cannot be."""
+        backoff = Backoff(longest=4.0)
+        while True:
+            left = until - time.monotonic()
+            try:
+                # The lock may be held by the search in the background.
+                with anyio.fail_after(max(left, 0.0)):
+                    return await self.connect(max(min(left, DEADLINE), 0.1))
+            except TimeoutError:
+                raise HostNotFound(
+                    f"The host {short(self.host_id)} did not come back in time.",
+                    next_step=HostGone.default_next_step,
+                ) from None
+            except QmtError as error:
+                pause = backoff.pause()
+                if not is_worth_waiting(error) or time.monotonic() + pause > until:
+                    raise
+            await asyncio.sleep(pause)
 
     # Asking ----------------------------------------------------------------------------------
 
     async def ask(
-        self, body: messages.JsonObject, kind: type[messages.Asked] = messages.Ask
-    ) -> AsyncGenerator[messages.Reply, None]:
+        self,
+        body: messages.JsonObject,
+        kind: type[messages.Asked] = messages.Ask,
+        *,
+        patience: float = 0.0,
+    ) -> AsyncGenerator[messages.Reply | Away, None]:
         """One request's replies, without beats. Closing the generator cancels it.
 
         ``kind`` says what ``body`` asks for: :class:`~.messages.Ask` or :class:`~.messages.Embed`.
 
+        A host that is away is looked for once. With ``patience`` it is waited for, up to so many
+        seconds in all, and asked again if it was lost before its answer had begun; an
+        :class:`~.returning.Away` says so first.
+
         Raises a :class:`~qmt_jupyter.errors.Refused`, a
         :class:`~qmt_jupyter.errors.ProviderError` or a :class:`~qmt_jupyter.errors.MeshError`.
         """
-        frame = self._ask_frame(body, kind)
-        await self.connect()
+        frame = ask_frame(body, kind)
+        until = time.monotonic() + patience
+        lost = False
+        while True:
+            if not self.is_connected:
+                if self._closed:
+                    raise errors.NotJoined("This mesh has been left.")
+                if patience:
+                    yield Away(self.host_id, max(until - time.monotonic(), 0.0))
+                    await self._be_back(until)
+                else:
+                    await self.connect()
+            begun = False
+            try:
+                async with aclosing(self._ask_once(frame)) as replies:
+                    async for reply in replies:
+                        begun = begun or not isinstance(reply, messages.Queued)
+                        yield reply
+                return
+            except HostGone:
+                if begun or self.is_connected or time.monotonic() >= until:
+                    raise
+                lost = True
+            except TooManyAtOnce:
+                # The host has not noticed yet that the request before the loss has nobody left.
+                if not lost or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(1.0)
+
+    async def _ask_once(self, frame: bytes) -> AsyncGenerator[messages.Reply, None]:
         live = self._live
         assert live is not None
         flow = exchange.RequestFlow(time.monotonic())
@@ -328,23 +339,7 @@ class HostLink:
                     else:
                         await channel.abort()
 
-    @staticmethod
-    def _ask_frame(body: messages.JsonObject, kind: type[messages.Asked]) -> bytes:
-        try:
-            frame = messages.encode(kind(id=uuid.uuid4().hex, body=body))
-        except messages.UnsendableError:
-            raise RequestInvalid(
-                "The request holds something that JSON cannot.",
-                next_step="Leave out what is not text, and numbers beyond 64 bits.",
-            ) from None
-        if len(frame) > frames.ASK_LIMIT:
-            raise RequestInvalid(
-                f"The request has {len(frame)} bytes; {frames.ASK_LIMIT} are allowed.",
-                next_step="Shorten the conversation or use smaller images.",
-            )
-        return frame
-
-    async def _why(self, live: _Live) -> QmtError:
+    async def _why(self, live: Live) -> QmtError:
         """The reason a connection ended; the control stream may just be about to tell."""
         # Once this side has left there is nobody who listens.
         if live.ended is None and live.tasks:
@@ -369,4 +364,8 @@ class HostLink:
     async def close(self) -> None:
         """Leave: end what runs and close the connection; safe to call twice."""
         self._closed = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
         await self._drop()

@@ -14,14 +14,15 @@ import anyio
 from ..errors import HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
-from ..mesh import addresses
 from ..mesh.locate import DEADLINE
 from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
 from ..wire.exchange import ExchangeError
 from .candidates import asked, candidates
+from .finding import Finder
 from .link import HostLink
+from .returning import Away
 from .routing import (
     Attempts,
     Candidate,
@@ -44,9 +45,9 @@ _MOST_HELD = 16
 class GuestMesh:
     """The hosts that this process may ask. Everything here happens in one event loop."""
 
-    def __init__(self, identity: keys.Identity, reach: addresses.Reach) -> None:
+    def __init__(self, identity: keys.Identity, finder: Finder) -> None:
         self._identity = identity
-        self._reach = reach
+        self._finder = finder
         self._links: list[HostLink] = []
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
@@ -63,7 +64,12 @@ class GuestMesh:
         :class:`~qmt_jupyter.errors.Refused` or :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         mesh = cls._empty(settings)
-        await mesh.add(granted, name=name, deadline=deadline)
+        try:
+            await mesh.add(granted, name=name, deadline=deadline)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await mesh.close()
+            raise
         return mesh
 
     @classmethod
@@ -106,11 +112,11 @@ class GuestMesh:
 
     @classmethod
     def _empty(cls, settings: Settings) -> GuestMesh:
-        reach = addresses.reach(settings.interfaces)
-        return cls(keys.load_or_create(settings.guest_dir / "identity.key"), reach)
+        finder = Finder(settings)
+        return cls(keys.load_or_create(settings.guest_dir / "identity.key"), finder)
 
     def _link(self, granted: Link, name: str) -> HostLink:
-        return HostLink(self._identity, granted, self._reach, name)
+        return HostLink(self._identity, granted, self._finder, name)
 
     async def _bring(self, link: HostLink, deadline: float) -> None:
         try:
@@ -201,25 +207,29 @@ class GuestMesh:
     # Asking ----------------------------------------------------------------------------------
 
     async def answer(
-        self, body: messages.JsonObject, host: str | None = None
-    ) -> AsyncGenerator[messages.Reply | Route, None]:
+        self, body: messages.JsonObject, host: str | None = None, *, patience: float = 0.0
+    ) -> AsyncGenerator[messages.Reply | Route | Away, None]:
         """One chat completion: the host that was chosen, then its replies.
 
         ``host`` names the only host that may be asked (see :func:`~.routing.of_host`). Otherwise
         the least loaded one that has the model is, and the next where that one refuses or
-        vanishes before the first token: the route, and the start, come anew then. Raises what
+        vanishes before the first token: the route, and the start, come anew then. The last that
+        is left is waited for where it is away, for up to ``patience`` seconds (0: it is looked for
+        once). Raises what
         :meth:`HostLink.ask` does, and :class:`~qmt_jupyter.errors.ModelUnknown`,
         :class:`~qmt_jupyter.errors.NotJoined` or :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
         attempts: Attempts[HostLink] = Attempts(await self._named(host))
         while True:
-            chosen = self._next(attempts, body.get("model"))
+            chosen, left = self._next(attempts, body.get("model"))
             link, began, asked_at = chosen.host, False, time.monotonic()
             held: list[messages.Reply] = []
             yield Route(link.host_id, link.mesh_name, attempts.passed)
             try:
                 with link.load.asking(chosen.model):
-                    async with aclosing(link.ask(asked(body, chosen, "chats"))) as replies:
+                    request = asked(body, chosen, "chats")
+                    wait = 0.0 if left else patience
+                    async with aclosing(link.ask(request, patience=wait)) as replies:
                         async for reply in replies:
                             if not began:
                                 began = begins(reply) or len(held) == _MOST_HELD
@@ -243,7 +253,7 @@ class GuestMesh:
                 raise
 
     async def embed(
-        self, body: messages.JsonObject, host: str | None = None
+        self, body: messages.JsonObject, host: str | None = None, *, patience: float = 0.0
     ) -> messages.JsonObject:
         """Embeddings: an OpenAI request in, an OpenAI response out.
 
@@ -252,10 +262,11 @@ class GuestMesh:
         """
         attempts: Attempts[HostLink] = Attempts(await self._named(host))
         while True:
-            chosen = self._next(attempts, body.get("model"), "embeds")
+            chosen, left = self._next(attempts, body.get("model"), "embeds")
             try:
                 with chosen.host.load.asking(chosen.model):
-                    result = await _embedded(chosen.host, asked(body, chosen, "embeds"))
+                    request = asked(body, chosen, "embeds")
+                    result = await _embedded(chosen.host, request, 0.0 if left else patience)
                 chosen.host.load.answered()
                 return result
             except QmtError as error:
@@ -274,18 +285,20 @@ class GuestMesh:
 
     def _next(
         self, attempts: Attempts[HostLink], model: object, purpose: str = "chats"
-    ) -> Candidate[HostLink]:
+    ) -> tuple[Candidate[HostLink], int]:
+        """Whom to ask now, and how many more could be asked after it."""
         if not self._links:
             # Left meanwhile: nobody else is to read the prompt.
             raise NotJoined("This mesh has been left.")
-        chosen = attempts.next(candidates(self._links, model, purpose, time.monotonic()))
+        offering = candidates(self._links, model, purpose, time.monotonic())
+        chosen = attempts.next(offering)
         if chosen is None:
             offered = ", ".join(dict.fromkeys(each["name"] for each in self.models())) or "none"
             meant = "" if model is None else f" {str(model)[:80]!r}"
             if purpose == "embeds":
                 meant += " that makes embeddings" if model is None else " for embeddings"
             raise ModelUnknown(f"No host offers a model{meant}; offered: {offered}.")
-        return chosen
+        return chosen, attempts.left(offering) - 1
 
     # Leaving ---------------------------------------------------------------------------------
 
@@ -311,6 +324,7 @@ class GuestMesh:
             await asyncio.wait(coming)
         for link in links:
             await self._let_go(link)
+        await self._finder.close()
 
 
 async def _first_of(tasks: set[asyncio.Task[None]]) -> None:
@@ -324,12 +338,15 @@ def _note(chosen: Candidate[HostLink], error: QmtError, attempts: Attempts[HostL
     attempts.refused(chosen, error)
 
 
-async def _embedded(link: HostLink, body: messages.JsonObject) -> messages.JsonObject:
+async def _embedded(
+    link: HostLink, body: messages.JsonObject, patience: float
+) -> messages.JsonObject:
     vectors = EmbeddingList(texts_of(body))
     try:
-        async with aclosing(link.ask(body, messages.Embed)) as replies:
+        async with aclosing(link.ask(body, messages.Embed, patience=patience)) as replies:
             async for reply in replies:
-                vectors.add(reply)
+                if not isinstance(reply, Away):
+                    vectors.add(reply)
         return vectors.result()
     except ExchangeError as error:
         raise ProtocolViolation(f"The host broke the exchange ({error}).") from None

@@ -17,6 +17,7 @@ from .mesh import Route
 from .openai_door import Door
 from .openai_errors import NotServed
 from .openai_stream import DONE, EventStream, NotRead, close_connection, encode_json, event
+from .returning import Away
 
 # Bytes of the whole answer of one request that does not stream.
 _LONGEST_ANSWER = 32 * 1024 * 1024
@@ -119,7 +120,7 @@ class Chat(Asking):
                     if size > _LONGEST_ANSWER:
                         raise ProtocolViolation("The host's answer does not end.")
                     _name_as_openai(reply.choices)
-                if not isinstance(reply, Route):
+                if not isinstance(reply, (Route, Away)):
                     completion.add(reply)
         await self.send(encode_json(completion.result()))
 

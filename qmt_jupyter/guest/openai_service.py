@@ -14,6 +14,7 @@ from ..errors import ModelUnknown, NotJoined, Stopped
 from ..providers.secret import Secret
 from ..wire.messages import JsonObject, Reply
 from .mesh import Route
+from .returning import Away
 
 # A connection to a host takes 127 requests at once; the mesh's other users need some too.
 MOST_AT_ONCE = 112
@@ -30,7 +31,7 @@ class Answering(Protocol):
     async def refresh(self) -> None:
         """Reach again whoever is out of reach; what is offered may have changed."""
 
-    def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
+    def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route | Away, None]:
         """One chat completion's replies."""
 
     async def embed(self, body: JsonObject) -> JsonObject:
@@ -78,7 +79,7 @@ class Service:
         with anyio.move_on_after(_REFRESH):
             await asyncio.gather(*(each.refresh() for each in self._look()))
 
-    async def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route, None]:
+    async def answer(self, body: JsonObject) -> AsyncGenerator[Reply | Route | Away, None]:
         """One chat completion's replies; waits for its turn where very many run."""
         async with self._turns:
             if body.get("model") is not None:

@@ -237,6 +237,10 @@ class Attempts(Generic[H]):
             raise most_useful([(each.host, error) for each, error in self._refused])
         return None
 
+    def left(self, candidates: Iterable[Candidate[H]]) -> int:
+        """How many of those who offer the model now may still be asked."""
+        return sum(self._may_be_asked(each) for each in candidates)
+
     def refused(self, candidate: Candidate[H], error: QmtError) -> None:
         """Note that a host did not take it. Raises ``error`` where no other may be asked."""
         self._refused.append((candidate, error))

@@ -1,7 +1,7 @@
 """Making invites: what they grant, the signature, and where the host is to be found.
 
-Whoever holds the identity's key file can sign. A running host leaves its addresses in a file
-beside it, so that an invite made by another process carries them as hints too.
+Whoever holds the identity's key file can sign. A running host leaves its addresses and its relay
+in a file beside it, so that an invite made by another process carries them as hints too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,20 +67,30 @@ class ReachFile:
     def __init__(self, directory: Path) -> None:
         self._path = directory / _REACH_FILE
 
-    def write(self, addresses: tuple[str, ...]) -> None:
-        """Record the addresses, as ``IP:PORT``."""
-        settings.write_private(self._path, json.dumps({"addresses": addresses}).encode())
+    def write(self, hints: link.Hints) -> None:
+        """Record the addresses, as ``IP:PORT``, the relay, and nodes of the DHT."""
+        recorded = {"addresses": hints.addresses, "relay": hints.relay, "nodes": hints.nodes}
+        settings.write_private(self._path, json.dumps(recorded).encode())
 
-    def read(self) -> tuple[str, ...]:
-        """The addresses recorded, none if no host runs. They are hints: staleness does no harm."""
+    def read(self) -> link.Hints:
+        """What was recorded, nothing if no host runs. These are hints: staleness does no harm."""
         try:
-            recorded = json.loads(self._path.read_bytes())["addresses"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return ()
-        read = [link.socket_address(each) for each in recorded if isinstance(each, str)]
-        return tuple(each for each in read if each)[: link.MAX_ADDRESSES]
+            recorded = json.loads(self._path.read_bytes())
+            relay = recorded.get("relay")
+            addresses = _addresses(recorded["addresses"], link.MAX_ADDRESSES)
+            nodes = _addresses(recorded.get("nodes", ()), link.MAX_NODES)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return link.Hints()
+        return link.Hints(
+            addresses, link.relay_url(relay) if isinstance(relay, str) else None, nodes
+        )
 
     def remove(self) -> None:
         """The host has stopped."""
         with contextlib.suppress(OSError):
             self._path.unlink()
+
+
+def _addresses(recorded: Sequence[object], most: int) -> tuple[str, ...]:
+    read = [link.socket_address(each) for each in recorded if isinstance(each, str)]
+    return tuple(each for each in read if each)[:most]

@@ -59,7 +59,7 @@ def make_invite(directory: Path, terms: Terms) -> link.Link:
     made = sign_invite(identity, terms, now)
     record = terms.record(made, now)
     _write(directory, lambda db: records.add_invite(db, record))
-    return link.Link(made, link.Hints(ReachFile(directory).read()))
+    return link.Link(made, ReachFile(directory).read())
 
 
 def revoke(directory: Path, text: str) -> dict[str, Any]:

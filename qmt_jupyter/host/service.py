@@ -17,19 +17,21 @@ import anyio
 from ..errors import Busy, QmtError, RecordsUnwritable, Revoked, Stopped
 from ..harmless import printable
 from ..identity import keys, link
-from ..mesh import addresses, lan
-from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection, Endpoint
+from ..mesh import addresses
+from ..mesh.endpoint import CLOSE_REFUSED, CLOSE_STOPPED, Connection
+from ..mesh.relay import NO_RELAY, Relays
 from ..providers.base import Model, Provider
 from ..settings import Settings
 from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
 from . import aliases, records
 from .dispatch import Dispatcher
-from .granting import ReachFile, Terms, sign_invite
+from .granting import Terms, sign_invite
 from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
 from .limits import UNLIMITED
 from .membership import Member, Register, verify
 from .offers import Offers
+from .presence import Presence
 from .report import usage_report
 from .rows import Membership
 from .session import Session
@@ -52,7 +54,6 @@ class HostService:
         providers: Sequence[Provider],
         identity: keys.Identity,
         lock: keys.HostLock,
-        directory: Path,
     ) -> None:
         self._providers = tuple(providers)
         self._identity = identity
@@ -62,47 +63,38 @@ class HostService:
         self._tasks: list[asyncio.Task[None]] = []
         self._endings: set[asyncio.Task[None]] = set()
         self._own: set[asyncio.Task[Any]] = set()
-        self._endpoint: Endpoint | None = None
+        self._presence: Presence | None = None
         self._ledger: Ledger | None = None
-        self._reach = addresses.Reach((), (), restricted=False)
-        self._lan_state = "starting"
-        self._reach_file = ReachFile(directory)
         self._stopped = False
 
     @classmethod
     async def start(
         cls, providers: Sequence[Provider], settings: Settings, *,
-        port: int = 0, named: Sequence[aliases.Alias] = (),
+        port: int = 0, named: Sequence[aliases.Alias] = (), relays: Relays = NO_RELAY,
     ) -> HostService:  # fmt: skip
         """Lock the identity, open the endpoint, announce it. ``named``: what models are called.
 
         Raises a :class:`~qmt_jupyter.errors.ConfigurationError`; the providers stay the
         caller's to close then.
         """
-        reach = addresses.reach(settings.interfaces)
+        addresses.reach(settings.interfaces)  # what cannot be is said before anything is locked
         lock = keys.HostLock(settings.host_dir)
         lock.acquire()
         service: HostService | None = None
         try:
             identity = keys.load_or_create(settings.host_dir / "identity.key")
-            service = cls(providers, identity, lock, settings.host_dir)
-            service._reach = reach
+            service = cls(providers, identity, lock)
             await service._open_ledger(settings.host_dir, named)
-            service._endpoint = await Endpoint.bind(
-                identity.seed, reach, port=port, alpns=(messages.ALPN,)
-            )
-            service._reach_file.write(service.addresses)
+            service._presence = await Presence.open(identity, settings, port=port, relays=relays)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                if service is not None and service._endpoint is not None:
-                    await service._endpoint.close()
                 if service is not None and service._ledger is not None:
                     await service._ledger.close()
             lock.release()
             raise
         service._tasks = [
             asyncio.ensure_future(service._accept()),
-            asyncio.ensure_future(service._announce()),
+            asyncio.ensure_future(service._presence.keep_known()),
             asyncio.ensure_future(service._keep_books()),
         ]
         return service
@@ -150,22 +142,13 @@ class HostService:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where it can be reached now, as ``IP:PORT``."""
-        if self._endpoint is None:
-            return ()
-        v4_port, v6_port = self._endpoint.ports
-        v4 = [f"{address}:{v4_port}" for address in self._reach.v4] if v4_port else []
-        v6 = [f"[{address}]:{v6_port}" for address in self._reach.v6] if v6_port else []
-        return tuple(v4 + v6)
+        return self.presence.hints.addresses
 
     @property
-    def loopback_only(self) -> bool:
-        """Whether only this machine itself can come in."""
-        return self._reach.loopback_only
-
-    @property
-    def lan_state(self) -> str:
-        """``announced``, ``starting``, or why multicast DNS does not work."""
-        return self._lan_state
+    def presence(self) -> Presence:
+        """Where it is on the network."""
+        assert self._presence is not None
+        return self._presence
 
     def status(self) -> dict[str, Any]:
         """What runs now, as plain values."""
@@ -177,8 +160,7 @@ class HostService:
             "guests": sum(1 for session in self._sessions if session.member),
             "busy": self._dispatcher.busy,
             "waiting": self._dispatcher.waiting,
-            "addresses": list(self.addresses),
-            "lan": self._lan_state,
+            **self.presence.status(),
         }
 
     def usage(self) -> dict[str, Any]:
@@ -193,7 +175,7 @@ class HostService:
         record = terms.record(made, time.time())
         await self._writer.write(lambda db: records.add_invite(db, record), durable=True)
         self._register.add_invite(record)
-        return link.Link(made, link.Hints(addresses=self.addresses[: link.MAX_ADDRESSES]))
+        return link.Link(made, self.presence.hints)
 
     async def revoke(self, text: str) -> dict[str, Any]:
         """Revoke the invite or the guest whose id begins with ``text``, at once and for good.
@@ -321,13 +303,14 @@ class HostService:
     # Connections -----------------------------------------------------------------------------
 
     async def _accept(self) -> None:
-        assert self._endpoint is not None
-        async for connection in self._endpoint.connections():
+        async for connection in self.presence.endpoint.connections():
             self._show_out_who_does_not_greet()
             if len(self._sessions) >= MAX_CONNECTIONS:
                 connection.close(CLOSE_REFUSED, Busy.code)
                 continue
-            session = Session(connection, self._admit, self._offer, self._respond)
+            session = Session(
+                connection, self._admit, self._offer, self._respond, self.presence.nodes
+            )
             task = asyncio.ensure_future(self._serve(session, connection))
             self._sessions[session] = task
 
@@ -347,17 +330,6 @@ class HostService:
         finally:
             self._sessions.pop(session, None)
 
-    async def _announce(self) -> None:
-        assert self._endpoint is not None
-        try:
-            async with lan.Lan(self._reach) as network:
-                await network.announce(self.peer_id, *self._endpoint.ports)
-                self._lan_state = "announced"
-                await asyncio.Event().wait()
-        except lan.LanUnavailable as error:
-            self._lan_state = str(error)
-            log.warning("multicast DNS does not work here: %s", error)
-
     # The end ---------------------------------------------------------------------------------
 
     async def close(self, reason: QmtError | None = None) -> None:
@@ -375,7 +347,6 @@ class HostService:
             try:
                 await self._close_parts()
             finally:
-                self._reach_file.remove()
                 self._lock.release()
 
     async def _close_parts(self) -> None:
@@ -390,8 +361,8 @@ class HostService:
         self._endings.clear()
         self._own.clear()
         self._sessions.clear()
-        if self._endpoint is not None:
-            await self._endpoint.close()
+        if self._presence is not None:
+            await self._presence.close()
         for provider in self._providers:
             await provider.aclose()
         if self._ledger is not None:

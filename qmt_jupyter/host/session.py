@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 # A greeting and the endpoint key that the connection proved, to a member; raises a QmtError.
 Admit = Callable[[messages.Greeting, bytes], Awaitable[Member]]
 Answer = Callable[[Member, messages.Asked, int], AsyncGenerator[messages.Reply, None]]
+# The port of the host's node of the DHT (0: none), and other nodes as IP:PORT.
+Nodes = Callable[[], tuple[int, Sequence[str]]]
 Offer = Callable[[Member], list[messages.ModelOffer]]
 
 
@@ -60,11 +62,19 @@ class _Running:
 class Session:
     """Serves one connection; :meth:`serve` returns when it has ended."""
 
-    def __init__(self, connection: Connection, admit: Admit, offer: Offer, answer: Answer) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        admit: Admit,
+        offer: Offer,
+        answer: Answer,
+        nodes: Nodes = lambda: (0, ()),
+    ) -> None:
         self._connection = connection
         self._admit = admit
         self._offer = offer
         self._answer = answer
+        self._nodes = nodes
         self._running: set[_Running] = set()
         self._reading = asyncio.Semaphore(_READING_AT_ONCE)
         self._heard = time.monotonic()
@@ -124,6 +134,7 @@ class Session:
             self._told = standing(member)
             offers = self._offer(member)
             self._telling = Telling(offers, time.monotonic())
+            dht_port, nodes = self._nodes()
             self._control.post(
                 messages.encode(
                     messages.Welcome(
@@ -133,6 +144,8 @@ class Session:
                         limits=limits(member),
                         standing=self._told,
                         software=f"qmt-jupyter/{__version__}",
+                        dht_port=dht_port,
+                        nodes=list(nodes),
                     )
                 )
             )

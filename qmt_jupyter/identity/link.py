@@ -1,13 +1,14 @@
 """Links: ``qmt://mesh/join/TOKEN``, with optional hints that only save time.
 
-Hints stand in the URL query: ``a=IP:PORT`` (repeated) and ``r=RELAY_URL``. They are not signed
-and never trusted: a wrong or unreadable hint is dropped, and whoever answers must hold the key
-that the token names.
+Hints stand in the URL query: ``a=IP:PORT`` (repeated), ``r=RELAY_URL`` and ``d=IP:PORT``
+(repeated; nodes of the DHT). They are not signed and never trusted: a wrong or unreadable hint is
+dropped, and whoever answers must hold the key that the token names.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,14 +19,23 @@ PREFIX = "qmt://mesh/join/"
 MAX_LINK = 4096
 _SHORTEST_TOKEN = 40
 MAX_ADDRESSES = 8
+MAX_NODES = 4
+_LONGEST_RELAY = 200
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+/?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True)
 class Hints:
-    """Where the host was when the link was made: ``IP:PORT`` texts and a relay's URL."""
+    """Where the host was when the link was made: ``IP:PORT`` texts and a relay's URL.
+
+    ``nodes`` are nodes of the DHT, ``IP:PORT``, that may know where it is now.
+    """
 
     addresses: tuple[str, ...] = ()
     relay: str | None = None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ def write(granted: invite.Invite, hints: Hints | None = None) -> str:
     pairs = [("a", address) for address in (hints.addresses if hints else ())]
     if hints and hints.relay:
         pairs.append(("r", hints.relay))
+    pairs += [("d", node) for node in (hints.nodes if hints else ())]
     # ":" and brackets are legal in a query; left readable they also make a smaller QR code.
     query = f"?{urlencode(pairs, safe=':[]/')}" if pairs else ""
     return f"{PREFIX}{granted.token_text()}{query}"
@@ -75,19 +86,21 @@ def read(text: str) -> Link:
 
 def _read_hints(query: str) -> Hints:
     addresses: list[str] = []
+    nodes: list[str] = []
     relay: str | None = None
     try:
         pairs = parse_qsl(query, max_num_fields=32)
     except ValueError:
         return Hints()
     for key, value in pairs:
-        if key == "a" and len(addresses) < MAX_ADDRESSES:
+        if key in ("a", "d"):
+            read, most = (addresses, MAX_ADDRESSES) if key == "a" else (nodes, MAX_NODES)
             address = socket_address(value)
-            if address is not None and address not in addresses:
-                addresses.append(address)
+            if address is not None and address not in read and len(read) < most:
+                read.append(address)
         elif key == "r" and relay is None:
-            relay = _relay_url(value)
-    return Hints(tuple(addresses), relay)
+            relay = relay_url(value)
+    return Hints(tuple(addresses), relay, tuple(nodes))
 
 
 def socket_address(text: str) -> str | None:
@@ -111,11 +124,32 @@ def socket_address(text: str) -> str | None:
     return f"{address}:{int(port)}"
 
 
-def _relay_url(text: str) -> str | None:
+def relay_url(text: str) -> str | None:
+    """A relay's URL in canonical form, ``https://HOST[:PORT]/``, else None.
+
+    Strict, because a guest contacts what stands there: an origin over HTTP or HTTPS and nothing
+    else, so no user, path, query or fragment, and at most 200 characters.
+    """
+    if len(text) > _LONGEST_RELAY or not _ORIGIN.fullmatch(text):
+        return None
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and parts.username is None and (parts.port or 1) > 0
+        host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    return text if usable and len(text) <= 200 and text.isascii() else None
+    if not host or port == 0 or not _is_host(host):
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{shown}" + (f":{port}/" if port not in (None, default) else "/")
+
+
+def _is_host(text: str) -> bool:
+    """Whether it is an IP address or a name that the domain name system could hold."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # Whatever ends in a number is read as an IPv4 address by some, so it has to be one.
+        last = text.rstrip(".").rpartition(".")[2]
+        return bool(_NAME.fullmatch(text)) and not last.isdigit() and not last.startswith("0x")
+    return True

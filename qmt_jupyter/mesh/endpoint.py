@@ -19,6 +19,7 @@ from iroh import iroh_ffi as iroh
 
 from ..errors import ConfigurationError, PortInUse
 from .addresses import Reach
+from .relay import NO_RELAY, Relays
 
 CLOSE_NORMAL = 0
 CLOSE_REFUSED = 1
@@ -150,6 +151,13 @@ class Connection:
         """Whether the connection has ended, for whatever reason."""
         return self._connection is None or self._connection.close_reason() is not None
 
+    @property
+    def received(self) -> int:
+        """How many datagrams have come from the peer."""
+        if self._connection is None:
+            return 0
+        return int(self._connection.stats().udp_rx_datagrams)
+
     async def wait_closed(self) -> None:
         """Return when the connection has ended, for whatever reason."""
         if self._connection is not None:
@@ -175,20 +183,34 @@ class Connection:
 
 
 class _Bind(iroh.Preset):  # type: ignore[misc]  # iroh ships no types
-    """Binds exactly the addresses asked for, with no relay and no lookup.
+    """Binds exactly the addresses asked for, with the relays asked for and no lookup.
 
     The library also asks the network's router to map the port (UPnP, PCP, NAT-PMP), whatever
     addresses are bound, and its Python side has no switch for that.
     """
 
-    def __init__(self, addresses: list[str]) -> None:
+    def __init__(self, addresses: list[str], relay_mode: iroh.RelayMode) -> None:
         self._addresses = addresses
+        self._relay_mode = relay_mode
 
     def apply(self, builder: iroh.EndpointBuilder) -> None:
         builder.apply_minimal()
-        builder.relay_mode(iroh.RelayMode.disabled())
+        builder.relay_mode(self._relay_mode)
         for address in self._addresses:
             builder.bind_addr(address)
+
+
+def _relay_mode(relays: Relays) -> iroh.RelayMode:
+    if relays.public:
+        return iroh.RelayMode.default_mode()
+    if relays.url is None:
+        return iroh.RelayMode.disabled()
+    try:
+        return iroh.RelayMode.custom_from_urls([relays.url])
+    except iroh.IrohError:
+        raise ConfigurationError(
+            f"{relays.url} cannot be a relay's address.", next_step="Give another --relay."
+        ) from None
 
 
 class Endpoint:
@@ -197,16 +219,24 @@ class Endpoint:
     def __init__(self, endpoint: iroh.Endpoint) -> None:
         self._endpoint: Any = endpoint
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._outside: set[str] = set()
         self.public_key: bytes = bytes(endpoint.id().to_bytes())
 
     @classmethod
     async def bind(
-        cls, seed: bytes, reach: Reach, *, port: int = 0, alpns: tuple[bytes, ...] = ()
+        cls,
+        seed: bytes,
+        reach: Reach,
+        *,
+        port: int = 0,
+        alpns: tuple[bytes, ...] = (),
+        relays: Relays = NO_RELAY,
     ) -> Endpoint:
         """Open UDP sockets for the key of ``seed`` (32 bytes) within ``reach``.
 
-        ``port`` 0 takes a free one; with ``alpns`` the endpoint takes connections. Raises
-        :class:`~qmt_jupyter.errors.PortInUse`.
+        ``port`` 0 takes a free one; with ``alpns`` the endpoint takes connections; of ``relays``
+        it keeps a connection to one, over TCP. Raises a
+        :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
         iroh.uniffi_set_event_loop(asyncio.get_running_loop())
         wanted = [
@@ -214,13 +244,13 @@ class Endpoint:
             for address in reach.binds
         ]
         try:
-            return cls(await cls._bind(seed, wanted, alpns))
+            return cls(await cls._bind(seed, wanted, alpns, relays))
         except iroh.IrohError as error:
             if "in use" in error.message():
                 raise PortInUse(f"UDP port {port} is already in use.") from None
         # A machine without IPv6 cannot bind its half.
         try:
-            return cls(await cls._bind(seed, wanted[:1], alpns))
+            return cls(await cls._bind(seed, wanted[:1], alpns, relays))
         except iroh.IrohError as error:
             reason = error.message().strip().splitlines()[-1].strip()
             raise ConfigurationError(
@@ -229,9 +259,12 @@ class Endpoint:
             ) from None
 
     @staticmethod
-    async def _bind(seed: bytes, addresses: list[str], alpns: tuple[bytes, ...]) -> iroh.Endpoint:
+    async def _bind(
+        seed: bytes, addresses: list[str], alpns: tuple[bytes, ...], relays: Relays
+    ) -> iroh.Endpoint:
+        preset = _Bind(addresses, _relay_mode(relays))
         return await iroh.Endpoint.bind(
-            iroh.EndpointOptions(preset=_Bind(addresses), secret_key=seed, alpns=list(alpns))
+            iroh.EndpointOptions(preset=preset, secret_key=seed, alpns=list(alpns))
         )
 
     @property
@@ -246,6 +279,29 @@ class Endpoint:
             else:
                 v4 = int(port)
         return v4, v6
+
+    @property
+    def relay(self) -> str | None:
+        """The URL of the relay that this endpoint listens at; None where there is none now."""
+        return None if self._endpoint is None else self._endpoint.addr().relay_url()
+
+    async def online(self) -> None:
+        """Return when a relay is connected; for ever where none is."""
+        await _held(self._endpoint).online()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the transport believes to be reachable, as ``IP:PORT``, any interface's."""
+        return () if self._endpoint is None else tuple(self._endpoint.addr().direct_addresses())
+
+    async def set_outside(self, addresses: tuple[str, ...]) -> None:
+        """Tell peers of these addresses (``IP:PORT``) too, at which others see this machine."""
+        wanted = set(addresses)
+        for each in self._outside - wanted:
+            await _held(self._endpoint).remove_external_addr(each)
+        for each in wanted - self._outside:
+            await _held(self._endpoint).add_external_addr(each)
+        self._outside = wanted
 
     async def connections(self) -> AsyncIterator[Connection]:
         """Connections that peers make, until the endpoint closes.
@@ -289,7 +345,7 @@ class Endpoint:
     async def connect(
         self, peer_key: bytes, addresses: tuple[str, ...], alpn: bytes, relay: str | None = None
     ) -> Connection:
-        """Connect to the holder of ``peer_key`` at any of ``addresses`` (``IP:PORT``).
+        """Connect to the holder of ``peer_key`` at any of ``addresses`` (``IP:PORT``) or a relay.
 
         Has no deadline of its own (a dead address takes half a minute): cancel it. Raises
         :class:`TransportError`, or :class:`AlpnMismatch` where the peer speaks another version.

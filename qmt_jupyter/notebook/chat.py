@@ -101,6 +101,8 @@ def _keep(
 def _waiting(answer: Answer) -> str:
     if answer.text or answer.model:
         return ""
+    if answer.patience is not None:
+        return f"the host is away; waiting up to {answer.patience:.0f} s for it to come back"
     if answer.position is None:
         return rerouted_phrase(answer) or "waiting for the host"
     if answer.wait is not None:

@@ -19,6 +19,7 @@ MOST_DIMENSIONS = 16_384
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 Sentence = Annotated[str, msgspec.Meta(max_length=2000)]
+NodeAddress = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 JsonObject = dict[str, Any]
 RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9-]+$")]
@@ -100,7 +101,12 @@ class Standing(Message, frozen=True, tag="standing"):
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """The guest is admitted. ``mesh`` is the invite's mesh name."""
+    """The guest is admitted.
+
+    The host's node of the DHT listens at UDP port ``dht_port`` (0: it has none); ``nodes``
+    (``IP:PORT``) are its addresses and other nodes. With them a guest finds the host again after
+    it has moved.
+    """
 
     version: Count
     membership: Name
@@ -108,6 +114,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     limits: Limits = Limits()
     standing: Standing = Standing()
     software: Name = ""
+    dht_port: Annotated[int, msgspec.Meta(ge=0, lt=65536)] = 0
+    nodes: Annotated[list[NodeAddress], msgspec.Meta(max_length=16)] = []
 
 
 class Refusal(Message, frozen=True, tag="refusal"):

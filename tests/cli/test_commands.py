@@ -514,3 +514,37 @@ def test_limits_for_each_guest_show_what_each_has_left(host, homes):
     rows = list(csv.DictReader(qmt(homes("host"), "usage", "--csv").stdout.splitlines()))
     (mine,) = [row for row in rows if row["invite_id"] == made["invite_id"]]
     assert (mine["tokens_left"], mine["limit_tokens"], mine["uses"]) == ("496", "500", "1")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent in another way")
+def test_bootstrap_says_what_to_hand_out_and_ends_cleanly(homes):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qmt_jupyter.cli", "bootstrap", "--port", "0", "--json"],
+        env=homes("lab"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        ready = json.loads(process.stdout.readline())
+        assert ready["event"] == "ready"
+        assert ready["addresses"] == [f"127.0.0.1:{ready['port']}"]
+        assert ready["setting"] == f"QMT_BOOTSTRAP=127.0.0.1:{ready['port']}"
+        taken = qmt(homes("other"), "bootstrap", "--port", str(ready["port"]), "--json")
+        assert (taken.returncode, objects(taken)[0]["code"]) == (1, "port-in-use")
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+        assert json.loads(rest.splitlines()[-1]) == {"event": "stopped"}
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_bootstrap_refuses_what_is_no_port(homes):
+    done = qmt(homes("lab"), "bootstrap", "--port", "70000")
+    assert done.returncode == 1
+    assert "not a port" in done.stderr

@@ -44,6 +44,7 @@ from qmt_jupyter.errors import (
     UpstreamUnreachable,
     VersionMismatch,
 )
+from qmt_jupyter.guest.link import HostLink
 from qmt_jupyter.guest.openai_errors import answer_for
 from qmt_jupyter.providers.base import Model, Provider
 from qmt_jupyter.providers.echo import Echo
@@ -306,6 +307,10 @@ def test_every_error_class_has_a_status_by_its_family():
 
 
 def test_many_clients_of_a_host_that_is_gone_wait_for_one_look_together(serving, monkeypatch):
+    async def rests(link):
+        """It would look too, in the background."""
+
+    monkeypatch.setattr(HostLink, "_stay", rests)
     host, client = serving(Echo())
     host.close()
     running = client.endpoint._server._service.running
@@ -318,7 +323,7 @@ def test_many_clients_of_a_host_that_is_gone_wait_for_one_look_together(serving,
         await asyncio.sleep(0.1)  # the last one has come to where it waits
         raise HostNotFound("It is not there.")
 
-    monkeypatch.setattr("qmt_jupyter.guest.link.locate", locate)
+    monkeypatch.setattr("qmt_jupyter.guest.finding.locate", locate)
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: client.chat(), range(20)))
     assert {(answer.status, answer.error["code"]) for answer in answers} == {

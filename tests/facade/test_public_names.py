@@ -70,6 +70,7 @@ def test_the_flags_say_the_same_defaults_as_the_facade():
     assert nodes.HostOptions.model is None
     assert (flags.DEFAULT_USES, flags.DEFAULT_TTL) == (nodes.DEFAULT_USES, nodes.DEFAULT_TTL)
     assert nodes.HostOptions.slots == flags.DEFAULT_SLOTS
+    assert nodes.HostOptions.relay == flags.DEFAULT_RELAY
     assert flags.DEFAULT_DEADLINE == locate.DEADLINE
 
 

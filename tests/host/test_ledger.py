@@ -28,6 +28,7 @@ from qmt_jupyter.host.ledger import FILE, Ledger, open_for_reading, open_for_wri
 from qmt_jupyter.host.limits import UNLIMITED, Limits
 from qmt_jupyter.host.rows import InviteRecord, Membership, Request
 from qmt_jupyter.identity import keys
+from qmt_jupyter.identity.link import Hints
 
 NOW = 1_700_000_000.0
 
@@ -316,14 +317,14 @@ def test_another_process_makes_an_invite_that_points_to_the_host(tmp_path):
             what()
     host = keys.load_or_create(tmp_path / "identity.key")
     assert owner.usage(tmp_path)["invites"] == []
-    ReachFile(tmp_path).write(("127.0.0.1:5", "[::1]:6"))
+    ReachFile(tmp_path).write(Hints(("127.0.0.1:5", "[::1]:6"), "https://relay.example/"))
     link = owner.make_invite(tmp_path, Terms("x", 1, 60, Limits(tokens=7)))
     assert link.invite.host_key == host.public_key
-    assert link.hints.addresses == ("127.0.0.1:5", "[::1]:6")
+    assert link.hints == Hints(("127.0.0.1:5", "[::1]:6"), "https://relay.example/")
     (invite,) = owner.usage(tmp_path)["invites"]
     assert (invite["invite_id"], invite["limits"]) == (link.invite.invite_id, {"tokens": 7})
-    (tmp_path / "reach.json").write_text('{"addresses": [5, "nonsense", null]}')
-    assert ReachFile(tmp_path).read() == ()
+    (tmp_path / "reach.json").write_text('{"addresses": [5, "nonsense", null], "relay": 7}')
+    assert ReachFile(tmp_path).read() == Hints()
     ReachFile(tmp_path).remove()
     ReachFile(tmp_path).remove()
     assert owner.make_invite(tmp_path, Terms("x", 1, 60)).hints.addresses == ()

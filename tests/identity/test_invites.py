@@ -136,12 +136,10 @@ def test_expired_means_later_than_the_moment_it_names():
 
 
 def test_hints_are_read_and_wrong_ones_dropped():
-    url = link.write(
-        made(), link.Hints(("192.0.2.7:4242", "[2001:db8::1]:9"), "https://relay.example/")
+    hints = link.Hints(
+        ("192.0.2.7:4242", "[2001:db8::1]:9"), "https://relay.example/", ("192.0.2.9:47471",)
     )
-    assert link.read(url).hints == link.Hints(
-        ("192.0.2.7:4242", "[2001:db8::1]:9"), "https://relay.example/"
-    )
+    assert link.read(link.write(made(), hints)).hints == hints
     bare = link.write(made())
     wrong = (
         "?a=host.example:1&a=1.2.3.4&a=224.0.0.1:5&a=0.0.0.0:1&a=1.2.3.4:99999&r=file:///x&z=%00"
@@ -149,6 +147,8 @@ def test_hints_are_read_and_wrong_ones_dropped():
     assert link.read(bare + wrong).hints == link.Hints()
     many = "?" + "&".join(f"a=192.0.2.1:{port}" for port in range(1, 31))
     assert len(link.read(bare + many).hints.addresses) == link.MAX_ADDRESSES
+    nodes = "?" + "&".join(f"d=192.0.2.1:{port}&d=lab.example:1" for port in range(1, 15))
+    assert link.read(bare + nodes).hints.nodes == tuple(f"192.0.2.1:{port}" for port in range(1, 5))
     assert link.read(bare + "?" + "&".join("a=1" for _ in range(500))).hints == link.Hints()
 
 

@@ -278,6 +278,10 @@ def test_only_what_is_allowed_is_bound():
     assert addresses.Reach(("127.0.0.1",), (), restricted=True).binds == ("127.0.0.1", "::1")
     lan = addresses.Reach(("192.0.2.1",), ("2001:db8::1",), restricted=True)
     assert lan.binds == ("192.0.2.1", "2001:db8::1")
+    assert addresses.Reach((), ("2001:db8::1",), restricted=True).binds == (
+        "127.0.0.1",
+        "2001:db8::1",
+    )
     assert addresses.Reach(("192.0.2.1",), (), restricted=False).binds == ("0.0.0.0", "::")
 
 

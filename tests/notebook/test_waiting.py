@@ -75,11 +75,11 @@ def test_an_interrupted_join_is_one_sentence_and_leaves_nothing(kernel, tmp_path
 def test_an_interrupted_host_frees_its_identity(kernel):
     host = kernel("host")
     host.text(
-        "from qmt_jupyter.host import service\n"
+        "from qmt_jupyter.host import presence\n"
         "import asyncio\n"
         "async def never(*_, **__):\n"
         "    await asyncio.sleep(600)\n"
-        "service.Endpoint.bind = never"
+        "presence.Endpoint.bind = never"
     )
     cell = host.start("print('starting')\n%qmt_host --model echo")
     deadline = time.monotonic() + 30
@@ -121,3 +121,20 @@ def test_the_link_is_asked_for_through_the_front_end_and_seen_nowhere(kernel, tm
     assert len(failed["traceback"]) == 1
     assert "Joined" not in json.dumps(failed)
     assert "direct" in guest.text("%qmt_status"), "the mesh joined before is still there"
+
+
+def test_a_chat_waits_for_a_host_that_is_away_and_says_so(kernel, tmp_path):
+    guest, host = kernel("guest"), kernel("host")
+    link = tmp_path / "link"
+    host.text(f"%qmt_host --model echo --link-file {link}")
+    assert "Joined" in guest.text(f"%qmt_join --file {link}")
+    host.text("%qmt_host --stop")
+    shown, told = [], False
+    for message in guest.messages(guest.start("%%chat\nhello there")):
+        if "data" in message["content"] and "display" in message["msg_type"]:
+            shown.append(message["content"]["data"]["text/plain"])
+            if not told and "the host is away; waiting up to 60 s" in shown[-1]:
+                told = True
+                host.text("%qmt_host --model echo")
+    assert told
+    assert shown[-1].startswith("hello there\n\necho on ")

@@ -84,6 +84,8 @@ def stream(answer: Answer, asked: float, output: Output) -> None:
             if len(answer.passed) != passed:
                 passed = len(answer.passed)
                 say_rerouted(answer, output)
+            if answer.patience is not None:
+                say_away(answer, output)
             if answer.position is not None and answer.position != waiting:
                 waiting = answer.position
                 if output.as_json:
@@ -112,6 +114,14 @@ def stream(answer: Answer, asked: float, output: Output) -> None:
     )
     if not output.as_json:
         print(flush=True)
+
+
+def say_away(answer: Answer, output: Output) -> None:
+    """Say that the host is away and waited for."""
+    if output.as_json:
+        output.json({"event": "away", "patience_s": round(answer.patience or 0, 1)})
+    elif sys.stderr.isatty():
+        print("the host is away, waiting for it", file=sys.stderr, flush=True)
 
 
 def say_rerouted(answer: Answer, output: Output) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .asking import links_to_join, say_who_is_absent
+from .chat_command import links_to_join, say_who_is_absent
 from .harmless import printable
 from .settings import write_private
 from .terminal import Output
