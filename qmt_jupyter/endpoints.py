@@ -1,6 +1,6 @@
 """A local OpenAI endpoint in front of a mesh, a host, or whatever answers at the moment.
 
-Both facades give these out; the server itself is in :mod:`.guest.openai_server` and is imported
+Both facades give these out; the server itself is in :mod:`.guest.openai.server` and is imported
 when the first endpoint opens.
 """
 
@@ -14,8 +14,8 @@ from . import runtime
 from .wire.messages import JsonObject, Reply
 
 if TYPE_CHECKING:
-    from .guest.openai_server import OpenAIServer
-    from .guest.openai_service import Answering
+    from .guest.openai.server import OpenAIServer
+    from .guest.openai.service import Answering
     from .host.service import HostService
 
 
@@ -56,7 +56,7 @@ async def open_endpoint(
     look: Callable[[], Sequence[Answering]], port: int, origins: Sequence[str]
 ) -> OpenAIServer:
     """Listen; ``look`` says at each request who answers. Called in the runtime's loop."""
-    from .guest.openai_server import OpenAIServer, Options
+    from .guest.openai.server import OpenAIServer, Options
 
     # A bare string would count as its letters.
     given = (origins,) if isinstance(origins, str) else tuple(origins)

@@ -21,7 +21,7 @@ from .host.service import HostService
 from .identity import link, qr
 
 if TYPE_CHECKING:
-    from .guest.openai_service import Answering
+    from .guest.openai.service import Answering
 
 __all__ = ["HostFacts", "Invite", "Limits", "MeshFacts", "Named", "of_host"]
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import qmt_jupyter as qmt
-from qmt_jupyter.guest import openai_server, openai_stream
+from qmt_jupyter.guest.openai import server, stream
 from qmt_jupyter.providers.base import Model, Provider
 from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.wire.frames import ASK_LIMIT
@@ -52,7 +52,7 @@ def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(client, provide
 
 
 def test_a_request_that_waits_long_is_kept_alive_by_comments(client, provider, monkeypatch):
-    monkeypatch.setattr(openai_stream, "QUIET", 0.2)
+    monkeypatch.setattr(stream, "QUIET", 0.2)
     first = socket.create_connection(("127.0.0.1", client.port))
     first.sendall(request(client, question("on ", stream=True, **FOR_EVER)))
     until(lambda: provider.running == 1)
@@ -96,7 +96,7 @@ class Torrent(Provider):
 
 
 def test_a_client_that_does_not_read_holds_up_its_answer_alone(monkeypatch):
-    monkeypatch.setattr(openai_stream, "READER_PATIENCE", 1.0)
+    monkeypatch.setattr(stream, "READER_PATIENCE", 1.0)
     torrent = Torrent()
     with qmt.host(torrent, uses=0) as host, qmt.join(host.invite.url) as mesh:
         client = Client(mesh.serve())
@@ -139,8 +139,8 @@ def host_of_many():
 
 
 def test_a_head_or_a_body_that_dawdles_is_cut_off(mesh, monkeypatch):
-    monkeypatch.setattr(openai_server, "_IDLE", 0.5)
-    monkeypatch.setattr(openai_server, "_BODY_DEADLINE", 0.5)
+    monkeypatch.setattr(server, "_IDLE", 0.5)
+    monkeypatch.setattr(server, "_BODY_DEADLINE", 0.5)
     with mesh.serve() as endpoint:
         client = Client(endpoint)
         assert client.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", wait=30) == b""
@@ -151,7 +151,7 @@ def test_a_head_or_a_body_that_dawdles_is_cut_off(mesh, monkeypatch):
 
 
 def test_more_connections_than_there_may_be_are_closed_at_once(mesh, monkeypatch):
-    monkeypatch.setattr(openai_server, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 5)
     with mesh.serve() as endpoint:
         client = Client(endpoint)
         held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(5)]

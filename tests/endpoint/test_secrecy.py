@@ -10,7 +10,7 @@ import pytest
 
 import qmt_jupyter as qmt
 from qmt_jupyter.errors import GenerationFailed, PortInUse
-from qmt_jupyter.guest import openai_handlers
+from qmt_jupyter.guest.openai import handlers
 from qmt_jupyter.providers.secret import Secret
 from tests.endpoint.conftest import Client
 from tests.endpoint.test_hostile_clients import request
@@ -37,7 +37,7 @@ def test_logs_reprs_errors_and_answers_are_without_the_key(
     def broken(body):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(openai_handlers.requests, "chat_request", broken)
+    monkeypatch.setattr(handlers.requests, "chat_request", broken)
     answer = client.chat()
     assert (answer.status, answer.error["code"]) == (500, "internal_error")
     assert "broken" not in answer.text

@@ -45,7 +45,7 @@ from qmt_jupyter.errors import (
     VersionMismatch,
 )
 from qmt_jupyter.guest.link import HostLink
-from qmt_jupyter.guest.openai_errors import answer_for
+from qmt_jupyter.guest.openai.errors import answer_for
 from qmt_jupyter.providers.base import Model, Provider
 from qmt_jupyter.providers.echo import Echo
 from tests.endpoint.conftest import Client, events, question, until

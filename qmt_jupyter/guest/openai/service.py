@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import anyio
 
-from ..errors import ModelUnknown, NotJoined, Stopped
-from ..providers.secret import Secret
-from ..wire.messages import JsonObject, Reply
-from .mesh import Route
-from .returning import Away
+from ...errors import ModelUnknown, NotJoined, Stopped
+from ...providers.secret import Secret
+from ...wire.messages import JsonObject, Reply
+from ..mesh import Route
+from ..returning import Away
 
 # A connection to a host takes 127 requests at once; the mesh's other users need some too.
 MOST_AT_ONCE = 112

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..wire.embeddings import pack
-from ..wire.frames import ASK_MAX_DEPTH, ASK_MAX_ITEMS
-from .openai_errors import invalid
+from ...wire.embeddings import pack
+from ...wire.frames import ASK_MAX_DEPTH, ASK_MAX_ITEMS
+from .errors import invalid
 
 Body = dict[str, Any]
 _LONGEST_MODEL_NAME = 200
@@ -66,7 +66,7 @@ class EmbeddingsRequest:
 
 
 def read_json(data: bytes) -> Body:
-    """The body's object. Raises :class:`~.openai_errors.NotServed` where it is none."""
+    """The body's object. Raises :class:`~.errors.NotServed` where it is none."""
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -101,7 +101,7 @@ def _require_modest(body: Body) -> None:
 
 
 def chat_request(body: Body) -> ChatRequest:
-    """Raises :class:`~.openai_errors.NotServed` for what concerns the endpoint itself."""
+    """Raises :class:`~.errors.NotServed` for what concerns the endpoint itself."""
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise invalid("stream must be true or false.", "stream")
@@ -121,7 +121,7 @@ def chat_request(body: Body) -> ChatRequest:
 
 
 def embeddings_request(body: Body) -> EmbeddingsRequest:
-    """Raises :class:`~.openai_errors.NotServed` for what concerns the endpoint itself."""
+    """Raises :class:`~.errors.NotServed` for what concerns the endpoint itself."""
     form = body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise invalid("encoding_format must be float or base64.", "encoding_format")

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .. import errors
-from ..errors import QmtError
-from ..wire.frames import ASK_LIMIT
+from ... import errors
+from ...errors import QmtError
+from ...wire.frames import ASK_LIMIT
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"

@@ -11,13 +11,13 @@ from tornado import web
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from ..errors import QmtError
-from ..harmless import printable
-from ..wire.frames import ASK_LIMIT
-from . import openai_errors as refusals
-from .openai_errors import NotServed
-from .openai_service import Service
-from .openai_stream import READER_PATIENCE, close_connection, encode_json
+from ...errors import QmtError
+from ...harmless import printable
+from ...wire.frames import ASK_LIMIT
+from . import errors as refusals
+from .errors import NotServed
+from .service import Service
+from .stream import READER_PATIENCE, close_connection, encode_json
 
 # A body beyond the limit is read to its end, and forgotten, so that the client reads the answer
 # instead of a reset; up to here.

@@ -7,17 +7,17 @@ import logging
 from contextlib import aclosing
 from typing import Any
 
-from ..errors import ProtocolViolation, QmtError
-from ..harmless import printable
-from ..wire.completions import ChunkBuilder, Completion
-from ..wire.messages import Delta, Queued, Started, encoded_size
-from . import openai_errors as refusals
-from . import openai_requests as requests
-from .mesh import Route
-from .openai_door import Door
-from .openai_errors import NotServed
-from .openai_stream import DONE, EventStream, NotRead, close_connection, encode_json, event
-from .returning import Away
+from ...errors import ProtocolViolation, QmtError
+from ...harmless import printable
+from ...wire.completions import ChunkBuilder, Completion
+from ...wire.messages import Delta, Queued, Started, encoded_size
+from ..mesh import Route
+from ..returning import Away
+from . import errors as refusals
+from . import requests as requests
+from .door import Door
+from .errors import NotServed
+from .stream import DONE, EventStream, NotRead, close_connection, encode_json, event
 
 # Bytes of the whole answer of one request that does not stream.
 _LONGEST_ANSWER = 32 * 1024 * 1024

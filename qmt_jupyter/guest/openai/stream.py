@@ -14,7 +14,7 @@ import anyio
 from tornado.http1connection import HTTP1Connection
 from tornado.web import RequestHandler
 
-from ..errors import ProtocolViolation
+from ...errors import ProtocolViolation
 
 # Bytes waiting for a client before its answer's source has to wait too.
 _HIGH_WATER = 64 * 1024

@@ -20,13 +20,13 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from ..errors import OptionInvalid, PortInUse
-from ..harmless import printable
-from ..providers.secret import Secret
-from ..wire.frames import ASK_LIMIT
-from .openai_door import DRAINED
-from .openai_handlers import ROUTES, Unknown
-from .openai_service import Answering, Service
+from ...errors import OptionInvalid, PortInUse
+from ...harmless import printable
+from ...providers.secret import Secret
+from ...wire.frames import ASK_LIMIT
+from .door import DRAINED
+from .handlers import ROUTES, Unknown
+from .service import Answering, Service
 
 ADDRESS = "127.0.0.1"
 MOST_CONNECTIONS = 512
