@@ -29,7 +29,7 @@ class AnswerState:
         if isinstance(event, Route):
             # What the former host said of itself says nothing of this one.
             self._completion.started = None
-            self._route, self._position, self._wait = event, None, None
+            self._route, self._position, self._wait, self._patience = event, None, None, None
             return ""
         self._patience = event.seconds if isinstance(event, Away) else None
         if isinstance(event, Away):
