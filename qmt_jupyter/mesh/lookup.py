@@ -16,6 +16,8 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+import anyio
+
 from ..identity.whereabouts import Whereabouts
 from .contact import GROUP_LIMIT, Contact, distance
 
@@ -132,7 +134,8 @@ class Walk:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
         return self._outcome()
 
     # Whom to ask -----------------------------------------------------------------------------
