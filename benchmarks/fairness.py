@@ -32,6 +32,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.figures import show
+
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
 if TYPE_CHECKING:
@@ -262,13 +264,7 @@ def main() -> None:
         asyncio.run(guests_main())
         return
     figures = asyncio.run(fairness_figures(arguments.quick))
-    if arguments.json:
-        print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
-        return
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        budget = "{} {:g}".format(*BUDGETS[name]) if name in BUDGETS else ""
-        print(f"{name:<{width}}  {value:>10.3f}  {budget}")
+    show(figures, BUDGETS, arguments.json)
 
 
 if __name__ == "__main__":

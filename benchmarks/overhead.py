@@ -28,6 +28,8 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
+from harness.figures import percentile, show
+
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
 PROMPT = "Tell a long story about a lighthouse keeper and the sea, with many details."
@@ -43,11 +45,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--guest", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--doomed-host", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 # One round: so many requests side by side, and when their pieces came ---------------------------
@@ -330,13 +327,7 @@ def main() -> None:
             figures |= death_figures(arguments.quick)
     if arguments.only in (None, "load_ext"):
         figures |= load_ext_figures(arguments.quick)
-    if arguments.json:
-        print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
-        return
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        budget = "{} {:g}".format(*BUDGETS[name]) if name in BUDGETS else ""
-        print(f"{name:<{width}}  {value:>10.3f}  {budget}")
+    show(figures, BUDGETS, arguments.json)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ import asyncio
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.figures import percentile, show
+from harness.processes import Other, say
 
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
@@ -40,7 +42,6 @@ PIECE_S = 0.003
 IN_FULL_FLOW = 20
 # Longer than both the host's look for commits and its gathering of pieces.
 MOMENTS_S = 0.06
-PATIENCE_S = 30.0
 WORDS = "the quick brown fox jumps over the lazy dog"
 
 
@@ -51,15 +52,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--guest", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--owner", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def say(**facts: Any) -> None:
-    print(json.dumps(facts), flush=True)
 
 
 # The guest's process ----------------------------------------------------------------------------
@@ -122,42 +114,6 @@ def owner_main() -> None:
 # The host's process -----------------------------------------------------------------------------
 
 
-class Other:
-    """Another process of this script, told what to do line by line."""
-
-    def __init__(self, role: str, home: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, role],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "QMT_HOME": home},
-        )
-
-    def tell(self, **order: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-
-    async def hear(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        read = asyncio.get_running_loop().run_in_executor(None, self.process.stdout.readline)
-        line = await asyncio.wait_for(asyncio.shield(read), PATIENCE_S)
-        if not line:
-            raise SystemExit("another process of the benchmark ended early")
-        facts: dict[str, Any] = json.loads(line)
-        return facts
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 async def trial(host: aio.Host, guest: Other, owner: Other | None) -> tuple[float, float]:
     """Milliseconds from a revocation, here or by ``owner``, to the last piece and to the end."""
     invite = await host.new_invite(uses=0)
@@ -192,7 +148,7 @@ async def revocation_figures(quick: bool) -> dict[str, float]:
     ):
         os.environ["QMT_HOME"] = home
         provider = Echo(slots=STREAMS, delay=PIECE_S, repeat=True)
-        guest, owner = Other("--guest", homes), Other("--owner", home)
+        guest, owner = Other("--guest", {"QMT_HOME": homes}), Other("--owner", {"QMT_HOME": home})
         try:
             async with await aio.host(provider, name="benchmark", uses=0) as host:
                 for number in range(11 if quick else 101):
@@ -225,13 +181,7 @@ def main() -> None:
         owner_main()
         return
     figures = asyncio.run(revocation_figures(arguments.quick))
-    if arguments.json:
-        print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
-        return
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        budget = "{} {:g}".format(*BUDGETS[name]) if name in BUDGETS else ""
-        print(f"{name:<{width}}  {value:>10.3f}  {budget}")
+    show(figures, BUDGETS, arguments.json)
 
 
 if __name__ == "__main__":
