@@ -31,7 +31,7 @@ from .link_facts import link_facts
 from .live import LOOK_EVERY, Clocks, Live
 from .load import HostLoad
 from .refusal import from_remote
-from .returning import Away, Backoff, is_worth_waiting, may_pass
+from .returning import LONGEST_PAUSE, Away, Backoff, is_worth_waiting, may_pass
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +206,11 @@ class HostLink:
         while not self._closed:
             live = self._live
             if live is not None and self.is_connected:
-                backoff.reset()
+                began = time.monotonic()
                 await asyncio.wait(live.tasks[1:])
+                if time.monotonic() - began > LONGEST_PAUSE:
+                    # It held; a host that shows its guests out at once is not asked ever faster.
+                    backoff.reset()
                 if live.ended is not None and not may_pass(live.ended):
                     return
             if self.is_connected or self._closed:
@@ -219,6 +222,8 @@ class HostLink:
                 log.info("the host %s is not back: %s", short(self.host_id), error.sentence)
                 if not may_pass(error):
                     return
+            except Exception:
+                log.exception("looking for the host %s failed", short(self.host_id))
 
     async def _rest(self, seconds: float) -> None:
         """A pause that ends early when this machine is somewhere else, or has slept."""

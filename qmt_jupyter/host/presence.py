@@ -134,11 +134,11 @@ class Presence:
             log.info("the interfaces named for the host are not there now")
         v4_port, v6_port = self.endpoint.ports
         own = addresses.sockets(self._reach, v4_port, v6_port, _MOST_ADDRESSES)
-        outside = [] if self._reach.restricted else list(self.endpoint.addresses)
-        outside = [each for each in outside if addresses.is_outside(each, self._reach)]
-        read = [link.socket_address(each) for each in (*own, *outside[:_MOST_OUTSIDE])]
+        told = () if self._reach.restricted else self.endpoint.addresses
+        read = [each for each in map(link.socket_address, told) if each]
+        outside = [each for each in read if addresses.is_outside(each, self._reach)]
         return link.Hints(
-            tuple(dict.fromkeys(each for each in read if each))[: link.MAX_ADDRESSES],
+            tuple(dict.fromkeys((*own, *outside[:_MOST_OUTSIDE])))[: link.MAX_ADDRESSES],
             self._relays.url or link.relay_url(self.endpoint.relay or ""),
         )
 

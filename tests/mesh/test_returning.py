@@ -48,6 +48,7 @@ class Frozen:
     """A host in a process of its own that can be frozen: it is there, and says nothing."""
 
     def __init__(self, home):
+        self.is_frozen = False
         self.process = subprocess.Popen(
             [sys.executable, "-c", HOST], env={**os.environ, "QMT_HOME": str(home)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -57,9 +58,15 @@ class Frozen:
         return link.read(await anyio.to_thread.run_sync(self.process.stdout.readline))
 
     def freeze(self):
+        if self.is_frozen:
+            return
+        self.is_frozen = True
         self.process.send_signal(signal.SIGSTOP)
+        # It may run on for a moment, and begin an answer.
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def thaw(self):
+        self.is_frozen = False
         self.process.send_signal(signal.SIGCONT)
 
     def close(self):
