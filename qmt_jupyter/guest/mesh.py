@@ -52,6 +52,7 @@ class GuestMesh:
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
         self._closed = False
+        self._leaving: asyncio.Task[None] | None = None
 
     @classmethod
     async def join(
@@ -314,7 +315,13 @@ class GuestMesh:
         await link.close()
 
     async def close(self) -> None:
-        """Leave every host; safe to call twice."""
+        """Leave every host; safe to call twice, and carried through once it has begun."""
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._close())
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._leaving)
+
+    async def _close(self) -> None:
         self._closed = True
         links, self._links = self._links, []
         coming = list(self._coming.values())

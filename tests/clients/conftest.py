@@ -126,14 +126,14 @@ class Running:
         self._closing.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory):
     processes = Running(tmp_path_factory.mktemp("homes"))
     yield processes
     processes.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def smollm2(running):
     """The endpoint of a guest whose host has the real engine and a small model."""
     words = ("host", "--json", "--model", "smollm2", "--embeddings", "--slots", "4", "--uses", "0")
@@ -141,24 +141,24 @@ def smollm2(running):
     return running.serve("engine-guest", ready["invite"])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scripted_links(running):
     return running.start("scripted-host", str(HERE / "scripted_host.py"))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scripted(running, scripted_links):
     """The endpoint of a guest whose host's model calls tools by a script."""
     return running.serve("scripted-guest", scripted_links["plenty"])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def one_request(running, scripted_links):
     """The endpoint of a guest who may ask once."""
     return running.serve("frugal-guest", scripted_links["one"])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def abandoned(running):
     """The endpoint of a guest whose host has been killed."""
     links = running.start("doomed-host", str(HERE / "scripted_host.py"))
@@ -168,7 +168,7 @@ def abandoned(running):
     return served
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def client_home(tmp_path_factory):
     """Where a client finds nothing of this machine's user."""
     return tmp_path_factory.mktemp("client")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -665,3 +667,28 @@ async def test_who_is_given_up_on_while_waiting_is_asked_last(three, monkeypatch
         tasks.cancel_scope.cancel()
     await until(lambda: three.providers["a"].running == 0)
     assert await three.ask() == ("b", ["b"])
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_leaving_is_carried_through_once_it_has_begun(person, native):
+    """Cancelled in the middle, it left the sockets of the guest's node open."""
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    port = mesh._finder._directory.port
+    if native:
+        leaving = asyncio.ensure_future(mesh.close())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    else:
+        with anyio.move_on_after(0):
+            await mesh.close()
+    await until(lambda: is_free(port))
+    await service.close()
+
+
+def is_free(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False

@@ -316,7 +316,7 @@ def test_the_next_host_answers_when_one_is_gone_and_the_footer_says_which(shell,
 
 def test_the_status_line_says_who_could_not_and_who_is_asked():
     class Rerouted:
-        text, model, position, wait = "", None, None, None
+        text, model, position, wait, patience = "", None, None, None, None
         host = "12D3KooWsecond02"
         passed = (Passed("12D3KooWfirst001", "host-gone"),)
 
