@@ -134,7 +134,9 @@ class HostFacts(Serving):
         wanted = body.get("model")
         if wanted is None or wanted in self._service.models or not config.auto_fallback:
             return None
-        return next((each for each in tuple(_joined) if each._offers(wanted)), None)
+        with _joining:
+            joined = tuple(_joined)
+        return next((each for each in joined if each._offers(wanted)), None)
 
     @property
     def peer_id(self) -> str:

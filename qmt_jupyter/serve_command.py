@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +63,6 @@ def announce(mesh: Mesh, endpoint: Endpoint, key_file: str | None, output: Outpu
     print(f"  base URL  {endpoint.base_url}\n  key       {key}\n")
     print(f'Try:  curl {endpoint.base_url}/chat/completions -H "Authorization: Bearer KEY" \\')
     print('        -H "Content-Type: application/json" \\')
-    print(f"""        -d '{{"model": "{model}", "messages": [{{"role": "user", """, end="")
-    print(""""content": "Hi"}]}\'""")
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+    print(f"        -d {shlex.quote(body)}")
     print("Ctrl-C stops serving.", flush=True)

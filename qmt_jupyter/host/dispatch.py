@@ -13,6 +13,7 @@ from ..errors import (
     Busy,
     ModelNotAllowed,
     ModelUnknown,
+    QmtError,
     RecordsUnwritable,
     Revoked,
 )
@@ -46,6 +47,7 @@ class _Work:
     """
 
     name: str
+    own: str
     lane: Lane
     prompt: int
     wanted: int | None
@@ -119,7 +121,7 @@ class Dispatcher:
             return chat_replies(lane.provider.chat(model.name, request), started, grant, counted)
 
         longest = model.context or max(wanted or 0, _UNKNOWN_CONTEXT)
-        return _Work(name, lane, guessed_tokens(request), wanted, longest, replies)
+        return _Work(name, model.name, lane, guessed_tokens(request), wanted, longest, replies)
 
     def _embedding(self, member: Member | None, body: JsonObject) -> _Work:
         request = allowlist.checked_embeddings(body)
@@ -132,7 +134,7 @@ class Dispatcher:
             vectors = lane.provider.embed(model.name, request)
             return embedding_replies(vectors, texts, started, grant, counted)
 
-        return _Work(name, lane, guessed_tokens_of_texts(texts), 0, 0, replies)
+        return _Work(name, model.name, lane, guessed_tokens_of_texts(texts), 0, 0, replies)
 
     async def _serve(
         self, member: Member | None, size: int, checked: Callable[[], _Work]
@@ -181,6 +183,17 @@ class Dispatcher:
         except (Busy, RecordsUnwritable):
             how = FAILED if counted.has_begun else REFUSED
             raise
+        except QmtError as error:
+            how = FAILED
+            own = work.own
+            if own == work.name or own not in error.sentence:
+                raise
+            # An upstream's words may name the model as it is called there.
+            raise type(error)(
+                error.sentence.replace(own, work.name),
+                next_step=error.next_step,
+                retry_after=error.retry_after,
+            ) from None
         except Exception:
             how = FAILED
             raise

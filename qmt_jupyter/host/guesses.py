@@ -11,6 +11,8 @@ _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 8
 _TOKENS_PER_IMAGE = 1000
 _TOKENS_PER_TEXT = 2
+# Texts of a message beside its content; a template may put any of them into the prompt.
+_TEXTS = ("name", "tool_call_id", "refusal", "reasoning_content")
 
 
 def guessed_tokens(request: dict[str, Any]) -> int:
@@ -26,6 +28,7 @@ def guessed_tokens(request: dict[str, Any]) -> int:
                     size += _bytes(part["text"])
                 else:
                     images += 1
+        size += sum(_bytes(message[name]) for name in _TEXTS if message.get(name))
         if message.get("tool_calls"):
             size += encoded_size(message)
     for name in ("tools", "response_format"):

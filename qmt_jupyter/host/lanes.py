@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import OptionInvalid
 from ..harmless import printable
 from ..providers.base import Model, Provider
 from . import aliases as naming
 from .queue import FairQueue
 
 _LONGEST_LABEL = 60
+# What a message to a guest can hold: 64 KiB in all, and 200 characters a name.
+_LONGEST_NAME = 200
+_OFFER_BYTES = 64
+_MOST_OFFERED = 60_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,18 @@ class Lanes:
         for public, alias in naming.resolve(aliases, tuple(unnamed)).items():
             lane, model = unnamed[public]
             self._aliases[lane, model.name] = alias
+        names = tuple(self._table())
+        if sum(map(len, names)) + _OFFER_BYTES * len(names) > _MOST_OFFERED:
+            raise OptionInvalid(
+                f"{len(names)} models are more than a guest can be told of.",
+                next_step="Share fewer, e.g. with --upstream-model.",
+            )
+        for name in names:
+            if len(name) > _LONGEST_NAME:
+                raise OptionInvalid(
+                    f"{printable(name, 60)!r} is too long for a model's name.",
+                    next_step="Give it a shorter one: --as NAME=MODEL.",
+                )
 
     @property
     def waiting(self) -> int:

@@ -41,7 +41,7 @@ def serve(state: State, options: argparse.Namespace, shell: Any) -> None:
 def stop(state: State) -> None:
     """Close the endpoint and give the environment back."""
     endpoint, state.endpoint = state.endpoint, None
-    _restore(state)
+    _restore(state, endpoint)
     if endpoint is None:
         print("This kernel serves nothing.")
         return
@@ -97,9 +97,12 @@ def _set(state: State, endpoint: Endpoint) -> None:
     os.environ.update(ours)
 
 
-def _restore(state: State) -> None:
+def _restore(state: State, endpoint: Endpoint | None) -> None:
     before, state.environment = state.environment, None
+    ours = () if endpoint is None else (endpoint.base_url, endpoint.api_key)
     for name, value in (before or {}).items():
+        if os.environ.get(name) not in ours:
+            continue  # set to something else since
         if value is None:
             os.environ.pop(name, None)
         else:

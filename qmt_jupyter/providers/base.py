@@ -107,11 +107,12 @@ class Provider(abc.ABC):
         ``request`` is an OpenAI chat-completion body without ``model`` and ``stream``. A provider
         that knows the prompt's length before the answer begins says so in a chunk of its own,
         ``{"choices": [], "prompt_tokens": N}``; one that has to wait before it can begin says for
-        how many seconds in ``{"choices": [], "wait": S}``. A chunk may say in ``tokens`` how many
-        tokens the answer has by then. None of these goes further than the host. The
-        stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage`` and no
-        choices (without one, the host counts by itself and says so). Closing the generator, or
-        cancelling the task that awaits it, stops the engine: what was begun is ended in
+        how many seconds in ``{"choices": [], "wait": S}``, and one whose work costs from the
+        moment it is sent on says that in ``{"choices": [], "sent": True}``. A chunk may say in
+        ``tokens`` how many tokens the answer has by then. None of these goes further than the
+        host. The stream ends with a chunk whose ``finish_reason`` is set, then one with ``usage``
+        and no choices (without one, the host counts by itself and says so). Closing the generator,
+        or cancelling the task that awaits it, stops the engine: what was begun is ended in
         ``finally`` or by ``async with``.
 
         ``model`` is one of the provider's own names, whatever guests call it. What is raised

@@ -102,6 +102,9 @@ def _unsound(provider: Provider) -> str | None:
             return f"has a model without a name of 1 to {_LONGEST_NAME} characters"
         if not name.isprintable():
             return f"has a model, {printable(name, 80)!r}, whose name cannot be printed"
+        context = model.context
+        if context is not None and not (isinstance(context, int) and 0 < context < 2**31):
+            return f"has a model, {name[:80]!r}, whose context is {printable(repr(context), 40)}"
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         return "has two models of one name"

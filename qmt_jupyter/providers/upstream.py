@@ -7,7 +7,6 @@ key has been taken out of them, and errors leave without the frames and causes t
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import json
 import random
 import time
@@ -32,6 +31,7 @@ from ..harmless import printable
 from .base import Chunk, Embedding, Model, Provider
 from .secret import Scrubbing, Secret
 from .upstream_events import Lines, UpstreamError, chunk_of, error_text, vectors_of
+from .upstream_models import models_of, shared
 from .upstream_refusals import Status, is_connection_problem, refusal, retry_after, unwilling
 
 _CONNECT_SECONDS = 10.0
@@ -40,7 +40,6 @@ _TRIES = 4
 _FIRST_PAUSE = 0.5
 # An upstream that asks for more patience than this is a failure that says when to come back.
 _LONGEST_WAIT = 120.0
-_MOST_MODELS = 256
 _TEXTS_AT_ONCE = 64
 _LONGEST_VECTORS = 16 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
@@ -86,7 +85,7 @@ class Upstream(Provider):
         self._slots = slots
         self._key = key
         self._not_before = 0.0
-        self._takes_stream_options = True
+        self._learned: set[str] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -111,8 +110,8 @@ class Upstream(Provider):
         if scrubbing is not None:
             scrubbing.install(_LOGGING)
         try:
-            offered = await _models_of(client, url, key)
-            return cls(url, client, _shared(offered, patterns), slots, key, scrubbing, http)
+            offered = await models_of(client, url, key)
+            return cls(url, client, shared(offered, patterns), slots, key, scrubbing, http)
         except BaseException:
             if scrubbing is not None:
                 scrubbing.remove()
@@ -144,7 +143,7 @@ class Upstream(Provider):
 
     async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         self._require(model)
-        async with aclosing(self._tried(lambda: self._chunks(model, request))) as chunks:
+        async with aclosing(self._tried(request, lambda: self._chunks(model, request))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -152,27 +151,33 @@ class Upstream(Provider):
         self, model: str, request: Mapping[str, Any]
     ) -> AsyncGenerator[Embedding | Chunk, None]:
         self._require(model)
-        texts, tokens = request["input"], 0
+        texts = request["input"]
+        tokens: int | None = 0
         for begin in range(0, len(texts), _TEXTS_AT_ONCE):
             batch = {**request, "input": texts[begin : begin + _TEXTS_AT_ONCE]}
-            async with aclosing(self._tried(partial(self._vectors, model, batch))) as answers:
+            async with aclosing(
+                self._tried(batch, partial(self._vectors, model, batch))
+            ) as answers:
                 async for answer in answers:
                     if "vectors" not in answer:
-                        yield answer
+                        # All of a batch is asked for at once.
+                        more = {"texts": begin + len(batch["input"])} if "sent" in answer else {}
+                        yield {**answer, **more}
                         continue
                     vectors, counted = answer["vectors"], answer["prompt_tokens"]
-                    tokens += counted or 0
+                    # From the first batch on that is not counted, the sum is not known.
+                    tokens = None if tokens is None or counted is None else tokens + counted
                     for index, vector in enumerate(vectors, begin):
                         # What a part of a batch took is not known.
-                        whole = counted is not None and index == begin + len(vectors) - 1
-                        yield Embedding(index, vector, tokens if whole else None)
+                        last = index == begin + len(vectors) - 1
+                        yield Embedding(index, vector, tokens if last else None)
 
     def _require(self, model: str) -> None:
         if model not in [each.name for each in self._models]:
             raise ModelUnknown(f"There is no model {printable(model, 80)!r} here.")
 
     async def _tried(
-        self, attempt: Callable[[], AsyncGenerator[Chunk, None]]
+        self, request: Mapping[str, Any], attempt: Callable[[], AsyncGenerator[Chunk, None]]
     ) -> AsyncGenerator[Chunk, None]:
         """What an attempt yields; one that failed before it did is made again."""
         for number in range(_TRIES):
@@ -180,6 +185,8 @@ class Upstream(Provider):
                 yield waiting
             problem: QmtError | _TryAgain
             began = False
+            # From here on it costs, whether the asker waits for it or not.
+            yield {"choices": [], "sent": True}
             try:
                 async with aclosing(attempt()) as chunks:
                     async for chunk in chunks:
@@ -189,7 +196,7 @@ class Upstream(Provider):
             except QmtError as error:
                 problem = error
             except Exception as error:
-                problem = self._problem(error, began)
+                problem = self._problem(error, began, request)
             # Raised out here without a past: none of the frames that saw the upstream's words or
             # the key hang on to it, nor does an earlier try.
             reason = problem.error if isinstance(problem, _TryAgain) else problem
@@ -209,7 +216,9 @@ class Upstream(Provider):
 
     async def _chunks(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         body = {**request, "model": model, "stream": True}
-        if self._takes_stream_options:
+        if "max_completion_tokens" in self._learned and "max_tokens" in body:
+            body["max_completion_tokens"] = body.pop("max_tokens")
+        if "stream_options" not in self._learned:
             body["stream_options"] = {"include_usage": True}
         # Straight to the HTTP client under the OpenAI one, which takes longer to look through a
         # request that has been checked already than all else here.
@@ -239,7 +248,9 @@ class Upstream(Provider):
         vectors, tokens = await asyncio.to_thread(vectors_of, bytes(data), count)
         yield {"vectors": vectors, "prompt_tokens": tokens}
 
-    def _problem(self, error: Exception, began: bool) -> QmtError | _TryAgain:
+    def _problem(
+        self, error: Exception, began: bool, request: Mapping[str, Any]
+    ) -> QmtError | _TryAgain:
         """What went wrong, in our words and without the key."""
         if self._closed:
             return GenerationFailed("The host has closed this upstream.")
@@ -251,13 +262,23 @@ class Upstream(Provider):
         if status is None:
             return _TryAgain(UpstreamUnreachable(f"{self._host} could not be reached."), None)
         said = self._said(error_text(getattr(error, "body", None)))
-        if status in (400, 422) and self._takes_stream_options and "stream_options" in said:
-            self._takes_stream_options = False
+        # Where the request has the word in it, the upstream may only repeat it.
+        if status in (400, 422) and (word := self._lesson(said)) and word not in str(request):
+            self._learned.add(word)
             return _TryAgain(RequestInvalid(f"The upstream refused the request{said}."), 0.01)
         if status == 429 or status >= 500:
             wait = retry_after(error)
             return _TryAgain(unwilling(self._host, status, wait), wait)
         return refusal(self._host, status, said)
+
+    def _lesson(self, said: str) -> str:
+        """What an upstream wants otherwise, if that is what it complains of."""
+        if "stream_options" in said and "stream_options" not in self._learned:
+            return "stream_options"
+        if "'max_tokens'" in said and "max_completion_tokens" in said:
+            # OpenAI's newer models take the newer name only.
+            return "" if "max_completion_tokens" in self._learned else "max_completion_tokens"
+        return ""
 
     def _said(self, text: str) -> str:
         cleaned = printable(self._key.scrub(text) if self._key else text, 200)
@@ -346,49 +367,3 @@ def _openai() -> Any:
             next_step="Install it with: pip install 'qmt-jupyter[upstream]'",
         ) from None
     return openai
-
-
-async def _models_of(client: Any, url: str, key: Secret | None) -> list[Model]:
-    host = urlsplit(url).hostname or ""
-    problem: QmtError | None = None
-    found: list[Any] = []
-    try:
-        page = await client.models.list()
-        found = list(page.data)
-    except Exception as error:
-        status = getattr(error, "status_code", None)
-        if status is None:
-            problem = UpstreamUnreachable(f"{host} could not be reached.")
-        else:
-            said = error_text(getattr(error, "body", None))
-            said = printable(key.scrub(said) if key else said, 200)
-            problem = refusal(host, status, f": {said.rstrip('.')}" if said else "")
-    if problem is not None:
-        raise problem
-    models = []
-    for each in found[:_MOST_MODELS]:
-        name = getattr(each, "id", None)
-        if isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable():
-            context = getattr(each, "max_model_len", None) or getattr(each, "context_length", None)
-            known = context if isinstance(context, int) else None
-            # Nothing in the list says what a model is for; the upstream will.
-            models.append(Model(name, known, embeds=True))
-    return models
-
-
-def _shared(offered: list[Model], patterns: Sequence[str]) -> tuple[Model, ...]:
-    listed = ", ".join(model.name for model in offered[:20]) or "none"
-    if not patterns:
-        if len(offered) == 1:
-            return tuple(offered)
-        raise OptionInvalid(
-            f"The upstream has {len(offered)} models: {listed}.",
-            next_step="Say which to share with --upstream-model NAME (* and ? stand for more).",
-        )
-    chosen = [m for m in offered if any(fnmatch.fnmatchcase(m.name, each) for each in patterns)]
-    if not chosen:
-        raise OptionInvalid(
-            f"The upstream has no model like {', '.join(patterns)}; it has {listed}.",
-            next_step="Correct --upstream-model.",
-        )
-    return tuple(chosen)

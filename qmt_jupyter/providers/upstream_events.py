@@ -97,4 +97,6 @@ def vectors_of(data: bytes, count: int) -> tuple[list[list[float]], int | None]:
         raise GenerationFailed("The upstream sent what are no embeddings.") from None
     usage = answer.get("usage")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return vectors, tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None
+    # No text is empty, so 0 says that the server does not count (LM Studio).
+    is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0
+    return vectors, tokens if is_count else None

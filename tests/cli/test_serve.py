@@ -12,7 +12,9 @@ import sys
 import pytest
 
 import qmt_jupyter as qmt
+from qmt_jupyter import serve_command
 from qmt_jupyter.providers.echo import Echo
+from qmt_jupyter.terminal import Output
 from tests.endpoint.conftest import Client
 
 
@@ -118,3 +120,21 @@ def test_several_hosts_stand_behind_one_endpoint(serve, link, tmp_path, monkeypa
         for _ in range(2):
             answer = client.chat("still there")
             assert answer.json["choices"][0]["message"]["content"] == "still there"
+
+
+def test_no_models_name_gets_into_a_line_that_a_shell_would_take_apart(tmp_path, capsys):
+    class Endpoint:
+        base_url, api_key = "http://127.0.0.1:1/v1", "key"
+
+    class Mesh:
+        models = ({"name": f"a'$(touch {tmp_path}/here)'"},)
+
+        def status(self):
+            return [{"mesh": "x"}]
+
+    serve_command.announce(Mesh(), Endpoint(), None, Output(as_json=False))
+    said = capsys.readouterr().out
+    line = said[said.index("curl") :].split("Ctrl-C")[0].replace("curl", "printf '%s\\n'", 1)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=20)
+    assert f"a'$(touch {tmp_path}/here)'" in done.stdout
+    assert not (tmp_path / "here").exists()

@@ -108,3 +108,13 @@ def test_an_origin_that_was_allowed_can_use_it_with_the_key(mesh):
             "http://localhost",
         ):
             assert client.send("GET", "/v1/models", Origin=other).status == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/models/echo"])
+def test_a_get_with_a_body_is_turned_away_like_one_without(client, path):
+    """What the door had decided was looked at only where a body was wanted."""
+    evil = {"Host": "evil.example", "Origin": "http://evil.example"}
+    answer = client.send("GET", path, {"a": 1}, Authorization=None, **evil)
+    assert (answer.status, answer.error["code"]) == (403, "host_not_allowed")
+    if path != "/":
+        assert client.send("GET", path, {"a": 1}, Authorization=None).status == 401

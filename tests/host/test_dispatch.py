@@ -13,10 +13,12 @@ from qmt_jupyter.errors import (
     GenerationFailed,
     ModelNotAllowed,
     ModelUnknown,
+    OptionInvalid,
     RecordsUnwritable,
     RequestInvalid,
     TokensUsedUp,
 )
+from qmt_jupyter.host import aliases
 from qmt_jupyter.host.dispatch import Dispatcher
 from qmt_jupyter.host.guesses import guessed_tokens
 from qmt_jupyter.host.limits import Limits
@@ -446,3 +448,99 @@ async def test_a_provider_without_embeddings_says_so():
 
     with pytest.raises(RequestInvalid, match="makes no embeddings"):
         await Books(Claims()).vectors("a")
+
+
+# What a review found uncounted
+
+
+@pytest.mark.parametrize("name", ["name", "tool_call_id", "refusal", "reasoning_content"])
+def test_every_text_of_a_message_is_guessed(name):
+    message = {"role": "assistant", "content": "", name: "x" * 3000}
+    assert guessed_tokens({"messages": [message]}) >= 1000
+
+
+class Sends(Vectors):
+    """Says that a request was sent on, and answers nothing for as long as it is left."""
+
+    async def _sent(self):
+        for each in self.chunks:
+            yield each
+        await asyncio.Event().wait()
+
+    async def chat(self, model, request):
+        async for each in self._sent():
+            yield each
+
+    async def embed(self, model, request):
+        async for each in self._sent():
+            yield each
+
+
+SENT, WAIT = {"choices": [], "sent": True}, {"choices": [], "wait": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "counts"), [([SENT], True), ([SENT, WAIT], False), ([WAIT], False)]
+)
+@pytest.mark.parametrize("kind", ["answer", "embed"])
+async def test_who_leaves_before_the_first_word_has_caused_what_was_sent_on(chunks, counts, kind):
+    books = Books(Sends(*chunks))
+    body = (
+        {"messages": [{"role": "user", "content": "x" * 3000}]}
+        if kind == "answer"
+        else {"input": "x" * 3000}
+    )
+    replies = getattr(books.dispatcher, kind)(books.member, body)
+    reading = asyncio.ensure_future(anext_of(replies, len(chunks)))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await replies.aclose()
+    assert (books.counted["prompt_tokens"] >= 1000) == counts
+    assert books.counted["running"] == 0
+
+
+async def anext_of(replies, number):
+    async for _ in replies:
+        pass
+
+
+@pytest.mark.parametrize("usage", [spent(0, 0), spent(5, 0), spent(0, 2)])
+async def test_counts_of_zero_are_no_counts(usage):
+    books = Books(Scripted(piece("a"), piece("b", "stop"), usage))
+    replies = await books.replies()
+    assert replies[-2].usage["estimated"] is True
+    assert books.counted["prompt_tokens"] > 0
+    assert books.counted["completion_tokens"] == 2
+
+
+async def test_a_long_piece_is_more_than_one_token():
+    books = Books(Scripted(piece("x" * 8000), piece("y", "stop")))
+    await books.replies()
+    assert books.counted["completion_tokens"] >= 2000
+
+
+async def test_an_uncounted_batch_is_guessed_after_a_counted_one():
+    books = Books(Vectors(Embedding(0, [1.0], 3), Embedding(1, [1.0])))
+    replies = await books.vectors("a", "x" * 3000)
+    assert replies[-2].usage["estimated"] is True
+    assert books.counted["prompt_tokens"] >= 1003
+
+
+async def test_an_alias_keeps_the_models_own_name_to_itself():
+    class Names(Scripted):
+        async def chat(self, model, request):
+            raise RequestInvalid(f"The upstream cannot take this: no logprobs with {model}.")
+            yield {}
+
+    books = Books(Names())
+    books.dispatcher = Dispatcher([Names()], books.register, books.book, aliases.parse("public"))
+    with pytest.raises(RequestInvalid, match="logprobs with public"):
+        await books.replies()
+
+
+@pytest.mark.parametrize("names", [["n" * 195] * 2, [f"model-{n}" for n in range(1000)]])
+def test_models_that_no_guest_could_be_told_of_are_refused_before_anybody_joins(names):
+    providers = [Scripted(models=(name,)) for name in names]
+    with pytest.raises(OptionInvalid):
+        Dispatcher(providers, Register(), None)

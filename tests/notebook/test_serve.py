@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from qmt_jupyter.notebook import serving
 from tests.endpoint.conftest import Client
 from tests.notebook.conftest import errors
 
@@ -102,3 +105,13 @@ def test_a_guest_serves_what_it_joins_later_too(kernel, hosting, tmp_path):
     assert client.chat("again").status == 200
     other = errors(guest.run("%qmt_serve --port 1"))[0]
     assert other["ename"] == "OptionInvalid"
+
+
+def test_what_was_set_to_something_else_meanwhile_is_left(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-users-own")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    endpoint = SimpleNamespace(base_url="http://127.0.0.1:1/v1", api_key="qmt-ours")
+    state = SimpleNamespace(environment={"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None})
+    serving._restore(state, endpoint)
+    assert os.environ["OPENAI_API_KEY"] == "sk-users-own"
+    assert "OPENAI_BASE_URL" not in os.environ

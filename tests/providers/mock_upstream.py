@@ -14,6 +14,7 @@ MODELS = [
     "plain", "tools", "reasoning", "no-usage", "no-stream-options", "slow", "endless",
     "busy-once", "busy-long", "down-once", "down", "echo-400", "echo-500", "forbidden", "context",
     "breaks", "fails-midway", "not-json", "not-chunks", "no-end", "hangs-up", "redirects",
+    "newer", "quotes",
 ]  # fmt: skip
 
 
@@ -24,6 +25,7 @@ class MockUpstream:
         self.key = key
         self.models = models
         self.asked: list[tuple[str, dict[str, str], dict]] = []
+        self.contexts: dict[str, object] = {}
         self.hung_up = threading.Event()
         self.closing = threading.Event()
         mock = self
@@ -33,7 +35,10 @@ class MockUpstream:
 
             def do_GET(self):
                 if self.allowed({}):
-                    data = [{"id": name, "object": "model"} for name in mock.models]
+                    data = [
+                        {"id": name, "object": "model", **self.context_of(name)}
+                        for name in mock.models
+                    ]
                     self.answer(200, {"object": "list", "data": data})
 
             def do_POST(self):
@@ -47,6 +52,9 @@ class MockUpstream:
                     )
                 else:
                     getattr(self, "do_" + body["model"].replace("-", "_"), self.do_plain)(body)
+
+            def context_of(self, name):
+                return {"max_model_len": mock.contexts[name]} if name in mock.contexts else {}
 
             def allowed(self, body):
                 mock.asked.append((self.path, dict(self.headers), body))
@@ -188,6 +196,22 @@ class MockUpstream:
                     self.answer(400, {"error": {"message": "Unknown parameter: stream_options"}})
                 else:
                     self.do_no_usage(body)
+
+            def do_newer(self, body):
+                if "max_tokens" in body:
+                    said = (
+                        "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+                    )
+                    self.answer(400, {"error": {"message": said}})
+                else:
+                    self.do_plain(body)
+
+            def do_quotes(self, body):
+                if "tools" in body:
+                    name = body["tools"][0]["function"]["name"]
+                    self.answer(400, {"error": {"message": f"Invalid tool name: {name}"}})
+                else:
+                    self.do_plain(body)
 
             def do_slow(self, body):
                 self.begin()

@@ -55,7 +55,8 @@ def answered(run, mock, model, **parameters):
     async def main():
         provider = await opened(mock)
         try:
-            return [chunk async for chunk in provider.chat(model, ask(**parameters))]
+            chunks = provider.chat(model, ask(**parameters))
+            return [chunk async for chunk in chunks if "sent" not in chunk]
         finally:
             await provider.aclose()
 
@@ -116,7 +117,7 @@ def test_a_rate_limit_becomes_a_wait_that_is_told_and_holds_for_others_too(run, 
     async def main():
         provider = await opened(mock)
         mock.asked.clear()
-        first = [chunk async for chunk in provider.chat("busy-once", ask())]
+        first = [c async for c in provider.chat("busy-once", ask()) if "sent" not in c]
         provider._not_before = asyncio.get_running_loop().time() + 0.2
         second = [chunk async for chunk in provider.chat("plain", ask())]
         assert "wait" in first[0]
@@ -191,7 +192,8 @@ def embedded(run, mock, model, *texts, **parameters):
         provider = await opened(mock)
         try:
             request = {"input": list(texts), **parameters}
-            return [each async for each in provider.embed(model, request)]
+            found = provider.embed(model, request)
+            return [e async for e in found if not (isinstance(e, dict) and "sent" in e)]
         finally:
             await provider.aclose()
 
@@ -380,3 +382,50 @@ def test_a_key_in_the_place_of_its_source_is_refused_and_not_repeated():
         with pytest.raises(OptionInvalid, match="replace it at its provider") as raised:
             read_key(wrong)
         assert not leaks(str(raised.value))
+
+
+def test_a_model_that_takes_the_newer_name_of_a_limit_only_is_asked_with_it(run, mock):
+    async def main():
+        provider = await opened(mock)
+        for _ in range(2):
+            async for _ in provider.chat("newer", ask(max_tokens=5)):
+                pass
+        await provider.aclose()
+
+    run(main())
+    bodies = mock.bodies("newer")
+    assert [("max_tokens" in b, b.get("max_completion_tokens")) for b in bodies] == [
+        (True, None), (False, 5), (False, 5),
+    ]  # fmt: skip
+
+
+def test_a_guest_cannot_teach_what_an_upstream_does_not_take(run, mock):
+    """An error that repeats the request's own words switched off the counts of everybody."""
+    tool = {"type": "function", "function": {"name": "stream_options!"}}
+
+    async def main():
+        provider = await opened(mock)
+        with pytest.raises(RequestInvalid):
+            async for _ in provider.chat("quotes", ask(tools=[tool])):
+                pass
+        async for _ in provider.chat("quotes", ask()):
+            pass
+        await provider.aclose()
+
+    run(main())
+    assert all("stream_options" in body for body in mock.bodies("quotes"))
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [(-1, None), (0, None), (2**60, None), (True, None), ("x", None), (4096, 4096)],
+)
+def test_an_odd_context_of_an_upstream_is_none(run, mock, told, known):
+    mock.contexts = {"plain": told}
+
+    async def main():
+        provider = await opened(mock, patterns=("plain",))
+        await provider.aclose()
+        return provider.models[0].context
+
+    assert run(main()) == known

@@ -34,6 +34,7 @@ class Root(Door):
 
     async def get(self, *_: str) -> None:
         """A sentence."""
+        self.enter()
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(
             "qmt-jupyter: an OpenAI-compatible endpoint in front of a mesh. Give your tool "
@@ -48,6 +49,7 @@ class Models(Door):
 
     async def get(self, *_: str) -> None:
         """What is offered now."""
+        self.enter()
         await self.service.refresh()
         models = [_model(each, self.service.created) for each in self.service.models()]
         await self.send(encode_json({"object": "list", "data": models}))
@@ -60,6 +62,7 @@ class OneModel(Door):
 
     async def get(self, *path: str) -> None:
         """The model, if it is offered."""
+        self.enter()
         name = path[0]
         await self.service.refresh(name)
         for each in self.service.models():

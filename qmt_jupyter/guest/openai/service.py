@@ -93,24 +93,23 @@ class Service:
         async with self._turns:
             if body.get("model") is not None:
                 await self.refresh(body["model"])
-            return await self._who(body.get("model"), "embeds").embed(body)
+            return await self._who(body.get("model")).embed(body)
 
-    def _who(self, model: str | None, purpose: str = "chats") -> Answering:
+    def _who(self, model: str | None) -> Answering:
         if self.closing:
             raise self.closed()
         answering = self._look()
         if not answering:
             raise NotJoined("No mesh is joined at the moment.")
-        named = []
+        if model is None or len(answering) == 1:
+            # The own host stands first, and what names no model is read by nobody else. Its own
+            # sentence says more, and its models may have changed while it was away.
+            return answering[0]
         for each in answering:
-            for offer in each.models():
-                if model in (None, offer["name"]):
-                    if offer[purpose]:
-                        return each
-                    named.append(each)
-        if named or len(answering) == 1:
-            # Its own sentence says more, and its models may have changed while it was away.
-            return (named or answering)[0]
+            names = [offer["name"] for offer in each.models()]
+            # Who has the bare name behind a label knows whether it will do.
+            if model in names or sum(name.endswith(f"/{model}") for name in names) == 1:
+                return each
         offered = ", ".join(each["name"] for each in self.models()) or "none"
         raise ModelUnknown(f"No host offers a model {str(model)[:80]!r}; offered: {offered}.")
 
