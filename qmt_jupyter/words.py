@@ -47,7 +47,7 @@ def reach_line(status: dict[str, Any]) -> str:
     )
     at = ", ".join(status["addresses"]) or "no address now"
     known = status["dht"]["nodes"]
-    beyond = f" Beyond it the link finds the host through {count(known, 'node')} of the DHT."
+    beyond = f" Beyond it the token finds the host through the DHT ({count(known, 'node')} known)."
     dht = beyond if known else ""
     return f"Reachable at {at}; {found}.{dht} {_relay_sentence(status['relay'])}"
 

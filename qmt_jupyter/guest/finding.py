@@ -75,11 +75,11 @@ class Finder:
         if port and self._directory is not None:
             self._directory.name([f"{place.rpartition(':')[0]}:{port}"])
 
-    def welcomed(self, link: Link, welcome: messages.Welcome) -> None:
-        """Take over the nodes of the DHT that the link's host tells of."""
+    def welcomed(self, link: Link, welcome: messages.Welcome, place: str) -> None:
+        """Take over the nodes of the DHT that the link's host, reached at ``place``, tells of."""
         self._dht_ports[link.invite.peer_id] = welcome.dht_port
         if self._directory is not None:
-            self._directory.name(welcome.nodes)
+            self._directory.name_by(place, welcome.nodes)
 
     async def close(self) -> None:
         """Close the node of the DHT; safe to call twice."""

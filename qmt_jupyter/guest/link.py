@@ -53,8 +53,10 @@ class HostLink:
         self._positions: dict[exchange.RequestFlow, int] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self.over: QmtError | None = None  # why it does not come back by itself
         self.load = HostLoad()
         self._looking = asyncio.Lock()
+        self._search: anyio.CancelScope | None = None
         self._failed: tuple[float, MeshError] | None = None  # when the last look ended, and how
 
     # What is known -------------------------------------------------------------------------
@@ -125,10 +127,15 @@ class HostLink:
                 # Somebody has looked meanwhile: the next in line need not look as long again.
                 raise copy.copy(self._failed[1])
             try:
-                await self._connect(deadline)
+                with anyio.CancelScope() as self._search:
+                    await self._connect(deadline)
             except MeshError as error:
                 self._failed = (time.monotonic(), error)
                 raise
+            finally:
+                search, self._search = self._search, None
+            if search is not None and search.cancelled_caught:
+                raise errors.NotJoined("This mesh has been left.")
 
     async def _connect(self, deadline: float) -> None:
         if self.is_connected:
@@ -162,12 +169,14 @@ class HostLink:
     def _begin(self, live: Live, welcome: messages.Welcome) -> None:
         self._take_models(welcome.models)
         self._limits, self._standing = welcome.limits, welcome.standing
-        self._finder.welcomed(self._link, welcome)
+        path = live.connection.path
+        place = path.address if path is not None and path.direct else ""
+        self._finder.welcomed(self._link, welcome, place)
         live.tasks = [
             asyncio.ensure_future(self._read_control(live)),
             asyncio.ensure_future(live.watch(self._finder, self._link)),
         ]
-        self._live = live
+        self._live, self.over = live, None
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.ensure_future(self._stay())
 
@@ -208,10 +217,12 @@ class HostLink:
             if live is not None and self.is_connected:
                 began = time.monotonic()
                 await asyncio.wait(live.tasks[1:])
+                live.connection.close(CLOSE_NORMAL)  # nobody watches it any more
                 if time.monotonic() - began > LONGEST_PAUSE:
                     # It held; a host that shows its guests out at once is not asked ever faster.
                     backoff.reset()
                 if live.ended is not None and not may_pass(live.ended):
+                    self.over = live.ended
                     return
             if self.is_connected or self._closed:
                 continue
@@ -221,6 +232,7 @@ class HostLink:
             except QmtError as error:
                 log.info("the host %s is not back: %s", short(self.host_id), error.sentence)
                 if not may_pass(error):
+                    self.over = error
                     return
             except Exception:
                 log.exception("looking for the host %s failed", short(self.host_id))
@@ -234,7 +246,7 @@ class HostLink:
             if self._finder.here() != before or clocks.have_slept():
                 return
 
-    async def _be_back(self, until: float) -> None:
+    async def be_back(self, until: float) -> None:
         """Be connected before the clock says ``until``; raises why it cannot be."""
         backoff = Backoff(longest=4.0)
         while True:
@@ -277,13 +289,14 @@ class HostLink:
         frame = ask_frame(body, kind)
         until = time.monotonic() + patience
         lost = False
+        backoff = Backoff(longest=4.0)
         while True:
             if not self.is_connected:
                 if self._closed:
                     raise errors.NotJoined("This mesh has been left.")
                 if patience:
                     yield Away(self.host_id, max(until - time.monotonic(), 0.0))
-                    await self._be_back(until)
+                    await self.be_back(until)
                 else:
                     await self.connect()
             begun = False
@@ -296,6 +309,9 @@ class HostLink:
             except HostGone:
                 if begun or self.is_connected or time.monotonic() >= until:
                     raise
+                if lost:
+                    # A host that loses every request is not come back to ever faster.
+                    await asyncio.sleep(min(backoff.pause(), until - time.monotonic()))
                 lost = True
             except TooManyAtOnce:
                 # The host has not noticed yet that the request before the loss has nobody left.
@@ -369,6 +385,8 @@ class HostLink:
     async def close(self) -> None:
         """Leave: end what runs and close the connection; safe to call twice."""
         self._closed = True
+        if self._search is not None:
+            self._search.cancel()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()

@@ -51,6 +51,7 @@ class GuestMesh:
         self._links: list[HostLink] = []
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
+        self._adding: set[HostLink] = set()
         self._closed = False
         self._leaving: asyncio.Task[None] | None = None
 
@@ -135,7 +136,11 @@ class GuestMesh:
         :meth:`join`, and :class:`~qmt_jupyter.errors.NotJoined` once the mesh has been left.
         """
         link = self._link(granted, name)
-        await link.connect(deadline)
+        self._adding.add(link)
+        try:
+            await link.connect(deadline)
+        finally:
+            self._adding.discard(link)
         if self._closed:
             await link.close()
             raise NotJoined("This mesh has been left.")
@@ -183,7 +188,9 @@ class GuestMesh:
 
     def _status(self, link: HostLink) -> dict[str, Any]:
         loads = [link.load.load(offer.name) for offer in link.models]
-        error = None if link.is_connected else self._problems.get(link)
+        if link.is_connected or link.is_returning:
+            self._problems.pop(link, None)  # what was true when it was joined is not any more
+        error = None if link.is_connected else link.over or self._problems.get(link)
         if link in self._coming:
             error = HostNotFound("The host has not answered yet.")
         return {
@@ -220,7 +227,11 @@ class GuestMesh:
         :meth:`HostLink.ask` does, and :class:`~qmt_jupyter.errors.ModelUnknown`,
         :class:`~qmt_jupyter.errors.NotJoined` or :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
-        attempts: Attempts[HostLink] = Attempts(await self._named(host))
+        named = await self._named(host)
+        attempts: Attempts[HostLink] = Attempts(named)
+        if named is None and patience and self._all_away:
+            yield Away(self._links[0].host_id, patience)
+            patience = await self._one_back(patience)
         while True:
             chosen, left = self._next(attempts, body.get("model"))
             link, began, asked_at = chosen.host, False, time.monotonic()
@@ -229,7 +240,8 @@ class GuestMesh:
             try:
                 with link.load.asking(chosen.model):
                     request = asked(body, chosen, "chats")
-                    wait = 0.0 if left else patience
+                    # Who was told no by a host that is there is not kept waiting for another.
+                    wait = 0.0 if left or attempts.was_answered else patience
                     async with aclosing(link.ask(request, patience=wait)) as replies:
                         async for reply in replies:
                             if not began:
@@ -261,13 +273,17 @@ class GuestMesh:
         The host is chosen as for :meth:`answer`, and the next is asked as long as one fails: there
         is nothing of the response before all of it is. Raises like a chat.
         """
-        attempts: Attempts[HostLink] = Attempts(await self._named(host))
+        named = await self._named(host)
+        attempts: Attempts[HostLink] = Attempts(named)
+        if named is None and patience and self._all_away:
+            patience = await self._one_back(patience)
         while True:
             chosen, left = self._next(attempts, body.get("model"), "embeds")
             try:
                 with chosen.host.load.asking(chosen.model):
                     request = asked(body, chosen, "embeds")
-                    result = await _embedded(chosen.host, request, 0.0 if left else patience)
+                    wait = 0.0 if left or attempts.was_answered else patience
+                    result = await _embedded(chosen.host, request, wait)
                 chosen.host.load.answered()
                 return result
             except QmtError as error:
@@ -283,6 +299,25 @@ class GuestMesh:
             # What it offers was never told.
             await link.connect()
         return link
+
+    @property
+    def _all_away(self) -> bool:
+        return len(self._links) > 1 and not any(link.is_connected for link in self._links)
+
+    async def _one_back(self, patience: float) -> float:
+        """Wait for whichever host comes back first; what is left of the patience (none may)."""
+        until = time.monotonic() + patience
+        coming = {asyncio.ensure_future(link.be_back(until)) for link in self._links}
+        try:
+            pending = coming
+            while pending and self._all_away:
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in coming:
+                task.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*coming, return_exceptions=True)
+        return max(until - time.monotonic(), 0.0)
 
     def _next(
         self, attempts: Attempts[HostLink], model: object, purpose: str = "chats"
@@ -329,7 +364,7 @@ class GuestMesh:
             task.cancel()
         if coming:
             await asyncio.wait(coming)
-        for link in links:
+        for link in [*links, *self._adding]:
             await self._let_go(link)
         await self._finder.close()
 

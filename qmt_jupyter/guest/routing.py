@@ -206,11 +206,14 @@ def most_useful(failed: Sequence[tuple[Known, QmtError]]) -> QmtError:
     if len(failed) == 1:
         return failed[0][1]
     host, error = max(failed, key=lambda each: _usefulness(each[1]))
-    return type(error)(
+    told = type(error)(
         f"None of {len(failed)} hosts could; {called(host)}: {error.sentence}",
         next_step=error.next_step,
         retry_after=error.retry_after,
     )
+    if isinstance(error, errors.HostNotFound) and isinstance(told, errors.HostNotFound):
+        told.report = error.report
+    return told
 
 
 class Attempts(Generic[H]):
@@ -224,6 +227,11 @@ class Attempts(Generic[H]):
     def passed(self) -> tuple[Passed, ...]:
         """The hosts that did not take it, in the order they were asked."""
         return tuple(Passed(each.host.host_id, error.code) for each, error in self._refused)
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether a host that is there has said no: it was not just out of reach."""
+        return any(not isinstance(error, MeshError) for _, error in self._refused)
 
     def next(self, candidates: Iterable[Candidate[H]]) -> Candidate[H] | None:
         """Whom to ask now, of those who offer the model now; None where nobody ever did.

@@ -102,13 +102,13 @@ class Presence:
     def hints(self) -> link.Hints:
         """Where the host can be reached now: the likeliest addresses, its relay, and nodes of the
         DHT that will know it when it has moved."""
-        return replace(self._hints, nodes=self.directory.nodes(_MOST_NODES))
+        return replace(self._hints, nodes=self.directory.lasting_nodes(_MOST_NODES))
 
     def nodes(self) -> tuple[int, tuple[str, ...]]:
         """The port of its node of the DHT (0: none), and where it and others are, for a guest."""
         port = self.directory.port
         own = addresses.sockets(self._reach, port, port, _MOST_ADDRESSES) if port else ()
-        return port, (*own, *self.directory.nodes())
+        return port, (*own, *self.directory.lasting_nodes())
 
     def status(self) -> dict[str, Any]:
         """``addresses``, ``lan``, ``dht`` and ``relay`` as plain values.

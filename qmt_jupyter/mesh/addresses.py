@@ -118,7 +118,14 @@ def _as_loopback(text: str) -> list[_Address]:
 
 def _addresses() -> list[tuple[str, _Address]]:
     found: list[tuple[str, _Address]] = []
-    for adapter in ifaddr.get_adapters():
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError as error:
+        # Out of files or memory for a moment.
+        raise InterfaceUnknown(
+            f"This machine's addresses cannot be read ({error.strerror or error}).", next_step=""
+        ) from None
+    for adapter in adapters:
         for ip in adapter.ips:
             text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
             try:

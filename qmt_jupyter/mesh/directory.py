@@ -22,6 +22,7 @@ from ..identity.whereabouts import Whereabouts
 from ..settings import Settings
 from . import addresses, lan
 from .announcing import Announcer
+from .contact import GLOBAL, Contact, introduced
 from .locate import Attempt, Place, Source
 from .node import DhtNode
 from .table import FILE, Table, configured, contact_at
@@ -136,14 +137,14 @@ class Directory:
         }
 
     def nodes(self, most: int = link.MAX_NODES) -> tuple[str, ...]:
-        """Nodes to tell others of, as ``IP:PORT``: the configured ones that answer come first."""
+        """The nodes that are known, as ``IP:PORT``."""
+        return _texts(self._node.contacts if self._node is not None else (), most)
+
+    def lasting_nodes(self, most: int = link.MAX_NODES) -> tuple[str, ...]:
+        """The configured nodes that answer: fit to tell guests of, who are no guests themselves."""
         if self._node is None:
             return ()
-        lasting = self._table.lasting
-        known = sorted(
-            self._node.contacts, key=lambda each: (each in lasting, each.scope), reverse=True
-        )
-        return tuple(str(each) for each in known[:most])
+        return _texts((c for c in self._node.contacts if c in self._table.lasting), most)
 
     async def settled(self, seconds: float) -> None:
         """Wait until a node has answered, at most so long, and not at all where none is known."""
@@ -158,6 +159,17 @@ class Directory:
         if self._node is not None:
             found = [contact_at(text) for text in texts]
             self._table.name(each for each in found if each is not None)
+
+    def name_by(self, place: str, texts: Iterable[str]) -> None:
+        """A host at ``place`` (``IP:PORT``; empty: by a relay) says so; it may point to nowhere
+        nearer than it is itself, nor to a port where others' services live."""
+        host = contact_at(place)
+        found = [each for each in map(contact_at, texts) if each is not None]
+        if host is None:
+            near = [each for each in found if each.scope == GLOBAL]
+        else:
+            near = [each for each in found if introduced(each.ip, each.port, host)]
+        self.name(str(each) for each in near)
 
     def sources(self, granted: link.Link) -> Sequence[Source]:
         """The DHT as a source for the race to the link's host."""
@@ -291,6 +303,11 @@ class Directory:
                 await asyncio.wait(tasks)
             if self._node is not None:
                 await self._node.close()
+
+
+def _texts(contacts: Iterable[Contact], most: int) -> tuple[str, ...]:
+    known = sorted(contacts, key=lambda each: each.scope, reverse=True)
+    return tuple(str(each) for each in known[:most])
 
 
 async def _search(node: DhtNode, host_key: bytes) -> AsyncGenerator[Whereabouts, None]:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ..errors import ConfigurationError, HostNotFound, UdpBlocked, VersionMismatch
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 DEADLINE = 10.0
 RELAY_AFTER = 0.3  # by then a direct way would have answered, and the relay need not know
 TRIES_AT_ONCE = 8  # of one source; past them its oldest is given up
+MOST_PLACES = 64  # of one source, which others may fill: packets go to each of them
 BLOCKED_GRACE = 1.5  # for a host on this very machine, where no UDP gets out of it
 
 
@@ -89,7 +91,12 @@ async def locate(
     if blocked and hints.relay is None:
         deadline = min(deadline, BLOCKED_GRACE)
     race = _Race(host_key, reach, alpn, hurry=blocked is not None)
-    await race.run([*_sources(host_key, hints, reach, known), *others], deadline)
+    try:
+        await race.run([*_sources(host_key, hints, reach, known), *others], deadline)
+    except BaseException:
+        if race.winner is not None:
+            _close_by_and_by(race.winner[0])
+        raise
     if race.winner is not None:
         return race.winner
     if race.other_version:
@@ -224,7 +231,7 @@ class _Race:
                 aclosing(source.search(attempt)) as found,
             ):
                 async for place in found:
-                    if place in seen:
+                    if place in seen or len(seen) >= MOST_PLACES:
                         continue
                     seen.add(place)
                     self._begin(tries, running, attempt, place)
@@ -261,6 +268,7 @@ class _Race:
         if place.is_relay and not self.hurry:
             await anyio.sleep(self._started + RELAY_AFTER - time.monotonic())
         relays = Relays(place.at) if place.is_relay else NO_RELAY
+        await anyio.lowlevel.checkpoint()  # one that was given up already opens nothing
         try:
             # Cancelled half-way, the opened sockets would be nobody's to close.
             with anyio.CancelScope(shield=True):

@@ -259,3 +259,19 @@ def test_of_several_errors_the_one_that_helps_is_shown(useful, other):
 def test_one_hosts_error_stays_as_it_is():
     error = QmtError("So it is.")
     assert most_useful([(A, error)]) is error
+
+
+def test_who_was_told_no_is_told_apart_from_who_found_nobody():
+    attempts = Attempts()
+    attempts.refused(candidate(A), errors.HostGone("gone"))
+    assert not attempts.was_answered
+    attempts.refused(candidate(B), errors.RequestsUsedUp("no"))
+    assert attempts.was_answered
+
+
+def test_the_report_of_a_search_is_kept_among_several():
+    first, second = errors.HostNotFound("a"), errors.HostNotFound("b")
+    for each in (first, second):
+        each.report = ({"source": "LAN"},)
+    shown = most_useful([(A, first), (B, second)])
+    assert shown.report == ({"source": "LAN"},)

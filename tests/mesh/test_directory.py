@@ -273,3 +273,31 @@ async def test_records_of_another_host_lead_nowhere(tmp_path, no_lan, bootstrap)
             with anyio.fail_after(1.0):
                 await anext(places)
         await places.aclose()
+
+
+async def test_a_host_points_to_nowhere_nearer_than_it_is_and_to_no_others_services(tmp_path):
+    directory = await Directory.open(Settings(tmp_path, ("127.0.0.1",)))
+    told = []
+    directory._table.name = lambda contacts: told.extend(str(each) for each in contacts)
+    texts = ["127.0.0.1:53", "127.0.0.1:5000", "192.168.1.5:5000", "8.8.8.8:5000", "x"]
+    for place, kept in (
+        ("127.0.0.1:9999", texts[1:4]),
+        ("192.168.1.9:9999", texts[2:4]),
+        ("9.9.9.9:9999", texts[3:4]),
+        ("", texts[3:4]),
+    ):
+        told.clear()
+        directory.name_by(place, texts)
+        assert told == kept
+    await directory.close()
+
+
+async def test_no_link_and_no_welcome_tells_of_another_guest(person, no_lan):
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    await until(lambda: service.status()["dht"]["nodes"] == 1)
+    assert (await grant(service)).hints.nodes == ()
+    port = mesh._finder._directory.port
+    assert not [each for each in service.presence.nodes()[1] if each.endswith(f":{port}")]
+    await mesh.close()
+    await service.close()

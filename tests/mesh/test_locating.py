@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from qmt_jupyter import errors
 from qmt_jupyter.errors import (
     ConfigurationError,
     HostNotFound,
@@ -435,3 +436,36 @@ async def test_another_version_is_said_even_by_the_last_of_several_sources(perso
             others=[source("late", place, after=0.2)], deadline=1.0,
         )  # fmt: skip
     await service.close()
+
+
+async def test_places_that_come_in_a_burst_are_not_all_tried_at_once(dead, no_lan, monkeypatch):
+    """A try that had been given up already opened its sockets all the same."""
+    opened = []
+    bind = Endpoint.bind.__func__
+
+    async def counted(cls, *arguments, **options):
+        opened.append(1)
+        return await bind(cls, *arguments, **options)
+
+    monkeypatch.setattr(Endpoint, "bind", classmethod(counted))
+    places = [f"127.0.0.1:{port}" for port in range(20001, 20401)]
+
+    async def burst(_attempt):
+        for place in places:
+            yield locate.Place(place)
+
+    flood = locate.Source("flood", burst)
+    with pytest.raises(HostNotFound):
+        await search(keys.Identity.fresh().public_key, flood, deadline=1.0)
+    assert 1 <= len(opened) <= 2 * locate.TRIES_AT_ONCE
+
+
+def test_addresses_that_cannot_be_read_for_a_moment_are_no_crash(monkeypatch):
+    """Out of file descriptors, the library raises a bare OSError; who watches must go on."""
+
+    def exhausted():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(addresses.ifaddr, "get_adapters", exhausted)
+    with pytest.raises(errors.InterfaceUnknown, match="cannot be read"):
+        addresses.reach(())

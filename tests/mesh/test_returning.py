@@ -291,3 +291,61 @@ def test_an_answer_tells_for_how_long_its_host_is_waited_for():
     assert answer._take(Away("host", 60.0)) == "" and answer.patience == 60.0
     answer._take(messages.Queued(position=2))
     assert (answer.patience, answer.position) == (None, 2)
+
+
+async def test_leaving_ends_the_search_of_whoever_waits(person):
+    """One look takes ten seconds; the one who waits is told at once."""
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    await service.close()
+    await until(lambda: not mesh.status()[0]["connected"])
+
+    async def ask():
+        with pytest.raises(NotJoined):
+            async for _ in mesh.answer(question(), patience=60.0):
+                pass
+
+    with anyio.fail_after(8):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until(lambda: mesh.links[0]._search is not None)
+            await mesh.close()
+
+
+async def test_leaving_ends_what_is_about_to_be_joined(person, tmp_path):
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    gone = await person("gone").host()
+    granted = await grant(gone)
+    await gone.close()
+    async with anyio.create_task_group() as tasks:
+
+        async def add():
+            with pytest.raises(NotJoined), anyio.fail_after(8):
+                await mesh.add(granted)
+
+        tasks.start_soon(add)
+        await until(lambda: mesh._adding and next(iter(mesh._adding))._search is not None)
+        await mesh.close()
+    await service.close()
+
+
+async def test_a_host_that_loses_every_request_is_not_come_back_to_ever_faster(person, monkeypatch):
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    link = mesh.links[0]
+    rounds = []
+
+    async def lost(_frame):
+        rounds.append(1)
+        link._live.connection.close()
+        raise HostGone("The connection was lost.")
+        yield
+
+    monkeypatch.setattr(link, "_ask_once", lost)
+    with pytest.raises((HostGone, HostNotFound)):
+        async for _ in mesh.answer(question(), patience=4.0):
+            pass
+    assert 2 <= len(rounds) <= 8
+    await mesh.close()
+    await service.close()

@@ -31,6 +31,7 @@ from qmt_jupyter.errors import (
 )
 from qmt_jupyter.guest.link import HostLink
 from qmt_jupyter.guest.mesh import GuestMesh
+from qmt_jupyter.guest.returning import Away
 from qmt_jupyter.guest.routing import Route
 from qmt_jupyter.host.granting import Terms, sign_invite
 from qmt_jupyter.identity import keys, link
@@ -692,3 +693,61 @@ def is_free(port):
         probe.bind(("127.0.0.1", port))
         return True
     return False
+
+
+async def test_with_all_hosts_away_the_first_that_comes_back_is_asked(person):
+    """Only the last in turn was waited for; the others were looked for once and given up."""
+    hosts = {name: person(name) for name in ("a", "b")}
+    services = {name: await each.host() for name, each in hosts.items()}
+    mesh = await person("guest").join(await grant(services["a"]))
+    await mesh.add(await grant(services["b"]))
+    for each in services.values():
+        await each.close()
+    await until(lambda: not any(each.is_connected for each in mesh.links))
+    events = mesh.answer(question(), patience=60.0)
+    first = await anext(events)
+    assert isinstance(first, Away)
+    back = await hosts["a"].host()
+    rest = [event async for event in events]
+    assert "".join(
+        event.choices[0]["delta"].get("content", "")
+        for event in rest
+        if isinstance(event, messages.Delta)
+    ) == "one two three"  # fmt: skip
+    assert [event.host_id for event in rest if isinstance(event, Route)] == [back.peer_id]
+    await mesh.close()
+    await back.close()
+
+
+async def test_embeddings_too_wait_for_whichever_host_comes_back(person):
+    hosts = {name: person(name) for name in ("a", "b")}
+    services = {name: await each.host() for name, each in hosts.items()}
+    mesh = await person("guest").join(await grant(services["a"]))
+    await mesh.add(await grant(services["b"]))
+    for each in services.values():
+        await each.close()
+    await until(lambda: not any(each.is_connected for each in mesh.links))
+    async with anyio.create_task_group() as tasks:
+        found = {}
+
+        async def embed():
+            found.update(await mesh.embed({"input": "a"}, patience=60.0))
+
+        tasks.start_soon(embed)
+        await anyio.sleep(0.1)
+        back = await hosts["b"].host()
+    assert found["model"] == "echo"
+    await mesh.close()
+    await back.close()
+
+
+async def test_a_host_that_is_over_says_why_in_the_status(person):
+    service = await person("host").host()
+    granted = await grant(service)
+    mesh = await person("guest").join(granted)
+    await service.revoke(granted.invite.invite_id)
+    await until(lambda: mesh.status()[0]["problem"])
+    assert "revoked" in mesh.status()[0]["problem"]
+    assert not mesh.status()[0]["returning"]
+    await mesh.close()
+    await service.close()
