@@ -20,6 +20,7 @@ from ..identity import keys
 from ..identity.link import Link
 from ..identity.peer_id import short
 from ..mesh.channel import Channel
+from ..mesh.ending import end
 from ..mesh.endpoint import CLOSE_NORMAL, TransportError
 from ..mesh.locate import DEADLINE
 from ..wire import exchange, frames, messages
@@ -375,9 +376,7 @@ class HostLink:
         if live is None:
             return
         live.connection.close(CLOSE_NORMAL)
-        for task in live.tasks:
-            task.cancel()
-        await asyncio.wait(live.tasks)
+        await end(live.tasks)
         # A task that was cancelled holds on to all that it was doing, the sockets included.
         live.tasks.clear()
         await live.endpoint.close()
@@ -389,6 +388,5 @@ class HostLink:
             self._search.cancel()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            await end([keeper])
         await self._drop()

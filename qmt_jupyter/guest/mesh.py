@@ -14,6 +14,7 @@ import anyio
 from ..errors import HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
+from ..mesh.ending import end
 from ..mesh.locate import DEADLINE
 from ..settings import Settings
 from ..wire import messages
@@ -359,11 +360,7 @@ class GuestMesh:
     async def _close(self) -> None:
         self._closed = True
         links, self._links = self._links, []
-        coming = list(self._coming.values())
-        for task in coming:
-            task.cancel()
-        if coming:
-            await asyncio.wait(coming)
+        await end(list(self._coming.values()))
         for link in [*links, *self._adding]:
             await self._let_go(link)
         await self._finder.close()

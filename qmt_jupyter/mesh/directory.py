@@ -23,6 +23,7 @@ from ..settings import Settings
 from . import addresses, lan
 from .announcing import Announcer
 from .contact import GLOBAL, Contact, introduced
+from .ending import end
 from .locate import Attempt, Place, Source
 from .node import DhtNode
 from .table import FILE, Table, configured, contact_at
@@ -296,11 +297,8 @@ class Directory:
     async def close(self) -> None:
         """Note who was there and close the node; safe to call twice."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
         with anyio.CancelScope(shield=True):
-            if tasks:
-                await asyncio.wait(tasks)
+            await end(tasks)
             if self._node is not None:
                 await self._node.close()
 

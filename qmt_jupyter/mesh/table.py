@@ -165,12 +165,18 @@ class Table:
                     if loop.time() - saved > _SAVE_EVERY:
                         saved = loop.time()
                         self._save()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    # Not all at the same beat, or they would all ask at the same time.
-                    pause = self._look_every * random.uniform(0.8, 1.2)  # noqa: S311
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                # Not all at the same beat, or they would all ask at the same time.
+                await self._rest(self._look_every * random.uniform(0.8, 1.2))  # noqa: S311
         finally:
             self._save()
+
+    async def _rest(self, seconds: float) -> None:
+        # Not wait_for: a cancellation that meets the waking is lost in it.
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait([waking], timeout=seconds)
+        finally:
+            waking.cancel()
 
     async def _stay(self) -> bool:
         """One look after the others; whether there are any now."""
