@@ -54,6 +54,7 @@ class _Askable(Serving):
         raise NotImplementedError
 
     async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
+        # Given by that class, too.
         raise NotImplementedError
 
     def chat(

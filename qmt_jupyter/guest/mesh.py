@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from ..errors import HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
+from ..errors import HostGone, HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
 from ..identity import keys
 from ..identity.link import Link
 from ..mesh.ending import end
@@ -41,6 +42,8 @@ _GRACE = 2.0
 # Whoever gives up on a host that has not begun after so long asks others first for a while.
 _PATIENCE = 5.0
 _MOST_HELD = 16
+
+log = logging.getLogger(__name__)
 
 
 class GuestMesh:
@@ -127,6 +130,9 @@ class GuestMesh:
         except QmtError as error:
             if link in self._links:
                 self._problems[link] = error
+        except Exception:
+            log.exception("joining the host %s failed unexpectedly", link.host_id)
+            self._problems[link] = HostGone("Joining this host failed; the log says why.")
         finally:
             self._coming.pop(link, None)
 

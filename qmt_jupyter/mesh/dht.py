@@ -384,7 +384,7 @@ class Protocol(KademliaProtocol):  # type: ignore[misc]  # the package ships no 
         raise AssertionError("nobody gets into the table unchecked")
 
 
-class _TableNode(Node):  # type: ignore[misc]
+class _TableNode(Node):  # type: ignore[misc]  # the package ships no types
     """A contact as the package's table holds it."""
 
     def __init__(self, contact: Contact) -> None:

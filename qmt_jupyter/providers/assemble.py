@@ -84,6 +84,7 @@ def _several(given: object) -> tuple[str, ...]:
     """One or several of them; a bare string would count as its letters."""
     if given is None:
         return ()
+    # From Python anything can come; what is no sequence of names fails where they are used.
     return (given,) if isinstance(given, str) else tuple(given)  # type: ignore[arg-type]
 
 

@@ -204,6 +204,7 @@ class _Recorded:
 
 
 def _parsed(data: bytes) -> Reply | None:
+    # All that the parser wants of a socket is makefile(), which a recorded answer has.
     response = http.client.HTTPResponse(_Recorded(data))  # type: ignore[arg-type]
     try:
         response.begin()

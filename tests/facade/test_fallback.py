@@ -6,8 +6,11 @@ import pytest
 
 import qmt_jupyter as qmt
 from qmt_jupyter.errors import ModelUnknown, OptionInvalid
+from qmt_jupyter.guest.openai.service import Service
 from qmt_jupyter.providers.base import Model
 from qmt_jupyter.providers.echo import Echo
+from qmt_jupyter.providers.secret import Secret
+from tests.endpoint.conftest import Client
 
 
 class Far(Echo):
@@ -83,3 +86,42 @@ def test_a_mesh_that_was_left_is_not_asked(near, mesh):
     mesh.leave()
     with pytest.raises(ModelUnknown):
         near.chat("gone", model="far").read()
+
+
+class Chats(Echo):
+    """Makes no embeddings, under a name with a label."""
+
+    @property
+    def models(self):
+        return (Model("label/echo"),)
+
+    def chat(self, model, request):
+        return super().chat("echo", request)
+
+
+def test_an_endpoint_asks_no_other_host_without_being_told_its_model(far, mesh):
+    """Texts for embeddings without a model went to the other host, who read them."""
+    with qmt.host(Chats()) as near, near.serve() as endpoint:
+        client = Client(endpoint)
+        assert client.send("POST", "/v1/embeddings", {"input": "mine"}).status == 404
+        assert not far.usage()["invites"][0]["guests"][0]["requests"]
+        named = client.send("POST", "/v1/embeddings", {"input": "theirs", "model": "far"})
+        assert named.status == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "who"), [(None, 0), ("echo", 0), ("label/echo", 0), ("far", 1), ("far/echo", 1)]
+)
+def test_an_endpoint_knows_by_the_name_who_is_meant(model, who):
+    class Knows:
+        def __init__(self, *names):
+            self.names = names
+
+        def models(self):
+            return [{"name": name} for name in self.names]
+
+    answering = [Knows("label/echo"), Knows("far", "far/echo")]
+    service = Service(lambda: answering, Secret("k" * 20), frozenset(), 0)
+    assert service._who(model) is answering[who]
+    with pytest.raises(ModelUnknown):
+        service._who("nobody's")

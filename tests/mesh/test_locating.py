@@ -469,3 +469,21 @@ def test_addresses_that_cannot_be_read_for_a_moment_are_no_crash(monkeypatch):
     monkeypatch.setattr(addresses.ifaddr, "get_adapters", exhausted)
     with pytest.raises(errors.InterfaceUnknown, match="cannot be read"):
         addresses.reach(())
+
+
+async def test_a_search_that_is_cancelled_as_it_is_won_closes_what_it_has_won(no_lan, monkeypatch):
+    """The host kept a connection that nobody greeted over."""
+    closed = asyncio.Event()
+
+    class Won:
+        async def close(self):
+            closed.set()
+
+    async def won_and_cancelled(race, _sources, _deadline):
+        race.winner = (Won(), None)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(locate._Race, "run", won_and_cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await search(NOBODY)
+    await asyncio.wait_for(closed.wait(), 5)

@@ -19,6 +19,7 @@ import pytest
 from qmt_jupyter.errors import (
     Busy,
     GenerationFailed,
+    HostGone,
     HostNotFound,
     ModelUnknown,
     NotJoined,
@@ -750,4 +751,18 @@ async def test_a_host_that_is_over_says_why_in_the_status(person):
     assert "revoked" in mesh.status()[0]["problem"]
     assert not mesh.status()[0]["returning"]
     await mesh.close()
+    await service.close()
+
+
+async def test_a_join_that_breaks_among_several_is_said_and_not_swallowed(person, monkeypatch):
+    """It was said that there is no invite to join with."""
+    service = await person("host").host()
+    granted = await grant(service)
+
+    async def breaks(*_arguments):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(HostLink, "connect", breaks)
+    with pytest.raises(HostGone, match="Joining this host failed"):
+        await GuestMesh.join_all([granted], person("guest").settings)
     await service.close()

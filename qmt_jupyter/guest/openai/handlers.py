@@ -100,6 +100,7 @@ class Asking(Door):
         await self.run(self._answer(body))
 
     async def _answer(self, body: dict[str, Any]) -> None:
+        # Each route's own; this class only reads the body and minds the client.
         raise NotImplementedError
 
 
