@@ -20,65 +20,21 @@ from ..settings import write_private
 from ..terminal import progress_bar
 from .arguments import flags_and_prompt, words
 from .display import Growing, Streaming, is_terminal
+from .parsers import (
+    CHAT,
+    HOST,
+    INVITE,
+    JOIN,
+    LEAVE,
+    LINE_CHAT,
+    MODELS,
+    REVOKE,
+    SERVE,
+    STATUS,
+    USAGE,
+    switches,
+)
 from .state import STATE
-
-
-def _parser(
-    name: str, text: str, *groups: Callable[[argparse.ArgumentParser], None]
-) -> flags.Parser:
-    parser = flags.Parser(name, text)
-    for add in groups:
-        add(parser)
-    return parser
-
-
-def _add_save(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--save", metavar="NAME", help="put the result into this variable")
-
-
-def _add_link_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--link-file", metavar="PATH", help="write the invite link to a file that only you can read"
-    )
-
-
-HOST = _parser("%qmt_host", "Share a model from this kernel.", flags.add_host, _add_link_file)
-_add_save(HOST)
-HOST.add_argument("--stop", action="store_true", help="stop hosting")
-INVITE = _parser("%qmt_invite", "Make another invite.", flags.add_grant, _add_link_file, _add_save)
-REVOKE = _parser("%qmt_revoke", "Stop an invite, or one guest, at once.", flags.add_which)
-USAGE = _parser("%qmt_usage", "Show who used what, and what remains.", _add_save)
-for _flag, _text in (("--json", "print one JSON object"), ("--csv", "print one row a guest")):
-    USAGE.add_argument(_flag, action="store_true", help=_text)
-JOIN = _parser(
-    "%qmt_join",
-    "Join a mesh by an invite link; again with another link, one more host.",
-    flags.add_link_sources,
-)
-JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
-MODELS = _parser("%qmt_models", "List the models that %%chat can ask, with host and load.")
-STATUS = _parser("%qmt_status", "Show what is hosted, who uses it, and what is joined.")
-SERVE = _parser("%qmt_serve", "Open an OpenAI endpoint here for other tools.", flags.add_serve)
-for _flag, _text in (
-    ("--env", "set OPENAI_BASE_URL and OPENAI_API_KEY in this kernel; the key is not shown"),
-    ("--stop", "stop serving"),
-):
-    SERVE.add_argument(_flag, action="store_true", help=_text)
-LEAVE = _parser("%qmt_leave", "Leave one host, or all that were joined.")
-LEAVE.add_argument(
-    "host", nargs="?", metavar="HOST", help="its mesh's name, or characters of its peer id"
-)
-CHAT = _parser("%%chat", "Ask a model; the cell is the prompt.", flags.add_chat, _add_save)
-LINE_CHAT = _parser(
-    "%chat",
-    "Ask a model; the rest is the prompt (not ending in ?, which asks IPython for help).",
-    flags.add_chat,
-    _add_save,
-)
-for _each in (CHAT, LINE_CHAT):
-    _each.add_argument("--new", action="store_true", help="start a new conversation")
-LINE_CHAT.add_argument("prompt", nargs="*", help="the question, as it is")
-_SWITCHES = frozenset({"--new", "--help", "-h"})
 
 
 def _options(parser: flags.Parser, line: str) -> argparse.Namespace | None:
@@ -326,7 +282,7 @@ class QmtMagics(Magics):
     @staticmethod
     def _line_prompt(line: str) -> tuple[argparse.Namespace | None, str]:
         """Of ``%chat``: the flags, and everything after them, which is the prompt."""
-        leading, prompt = flags_and_prompt(line, _SWITCHES)
+        leading, prompt = flags_and_prompt(line, switches(LINE_CHAT))
         return _options(LINE_CHAT, leading), prompt
 
     def _progress(self) -> Callable[[int, int], None]:
