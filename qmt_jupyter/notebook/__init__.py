@@ -1,1 +1,1 @@
-"""The IPython extension: magics, streaming display, the invite card."""
+"""The IPython extension: magics, streaming display, the panels."""

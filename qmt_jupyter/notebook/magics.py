@@ -304,7 +304,7 @@ class QmtMagics(Magics):
         from IPython.display import display
 
         try:
-            from .card import InviteCard
+            from .panels.invite import InvitePanel
         except ImportError as missing:
             # Printed, the link would be saved with the notebook.
             print(
@@ -312,7 +312,7 @@ class QmtMagics(Magics):
                 "--link-file PATH writes the link to a file."
             )
             return
-        display(InviteCard(invite))
+        display(InvitePanel(STATE.hosting(), invite))
 
     @staticmethod
     def _ask_for_link() -> str:

@@ -79,7 +79,7 @@ def _hand_over(state: State, endpoint: Endpoint, options: argparse.Namespace, sh
     from IPython.display import display
 
     try:
-        from .key_card import KeyCard
+        from .panels.key import KeyPanel
     except ImportError as missing:
         # Printed, the key would be saved with the notebook.
         print(
@@ -87,7 +87,7 @@ def _hand_over(state: State, endpoint: Endpoint, options: argparse.Namespace, sh
             "--env sets it in this kernel, --key-file PATH writes it to a file."
         )
         return
-    display(KeyCard(endpoint))
+    display(KeyPanel(endpoint))
 
 
 def _set(state: State, endpoint: Endpoint) -> None:

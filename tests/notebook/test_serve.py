@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import queue
 import stat
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from qmt_jupyter.notebook import serving
 from tests.endpoint.conftest import Client
 from tests.notebook.conftest import errors
+from tests.notebook.front import Front, panels, states
 
 
 class Told:
@@ -60,27 +59,24 @@ def test_the_key_goes_to_a_file_or_into_the_environment_and_into_no_output(hosti
     assert "serves nothing" in hosting.text("%qmt_serve --stop")
 
 
-def test_the_card_hands_the_key_over_by_a_message_that_no_notebook_saves(hosting, tmp_path):
+def test_the_panel_hands_the_key_over_by_a_message_that_no_notebook_saves(hosting, tmp_path):
     file = tmp_path / "key"
     hosting.text(f"%qmt_serve --key-file {file}")
+    key = file.read_text().strip()
     published = hosting.run("%qmt_serve")
-    (shown,) = [m["content"]["data"] for m in published if m["msg_type"] == "display_data"]
-    assert shown["text/plain"].startswith("<Key card: http://127.0.0.1:")
-    card = shown["application/vnd.jupyter.widget-view+json"]["model_id"]
-    assert file.read_text().strip() not in repr(published)
-    ask = {"comm_id": card, "data": {"method": "custom", "content": {"ask": "show"}}}
-    hosting.client.shell_channel.send(hosting.client.session.msg("comm_msg", ask))
-    answer, deadline = None, time.monotonic() + 30
-    while answer is None and time.monotonic() < deadline:
-        try:
-            message = hosting.client.get_iopub_msg(timeout=1)
-        except queue.Empty:
-            continue
-        if message["msg_type"] == "comm_msg":
-            answer = message["content"]["data"]
-    assert answer is not None
-    assert answer["method"] == "custom", "an update would be saved"
-    assert answer["content"] == {"key": file.read_text().strip()}
+    (comm,) = panels(published)
+    front = Front(hosting, comm)
+    view = front.watch()
+    assert view["open"]
+    assert view["address"].startswith("http://127.0.0.1:")
+    assert "127.0.0.1" not in repr(states(published)), "nor where it is"
+    assert key not in repr(hosting.published)
+    answer = front.ask("show")
+    assert answer["secret"] == key
+    assert key not in repr(states(hosting.published)), "an update would be saved"
+    hosting.text("%qmt_serve --stop")
+    assert not front.watch(lambda view: not view["open"])["open"]
+    assert "closed" in front.ask("show")["problem"]
 
 
 def test_a_guest_serves_what_it_joins_later_too(kernel, hosting, tmp_path):
