@@ -20,7 +20,7 @@ LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest lint bench clean
+.PHONY: help demo test test-lowest lint docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.dev ## the pages of docs/ as a site in build/site; a broken link is an error
+	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --quiet \
+		docs build/site
+	@echo "The site is in build/site; open build/site/index.html."
 
 bench: $(VENV)/.dev $(GATEWAY)/.installed ## every benchmark, one after the other
 	@for script in benchmarks/*.py; do \
