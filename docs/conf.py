@@ -22,8 +22,9 @@ author = "the authors of qmt-jupyter"
 project_copyright = author
 version = release = __version__
 language = "en"
+# A sentence that is copied from a page, or searched for on it, is the program's, quotes and all.
+smartquotes = False
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["images"]
 nitpicky = True
 # Types of other projects: their pages are elsewhere, and this build contacts nobody.
 nitpick_ignore_regex = [("py:.*", r"(?!qmt_jupyter\.).*")]
@@ -34,12 +35,13 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "inherited-members": "Exception"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"
 html_title = "qmt-jupyter"
 html_copy_source = False
+# From file:// a page cannot read others, which the excerpts below what was found would need.
+html_show_search_summary = False
 html_show_copyright = False
 
 

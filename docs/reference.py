@@ -7,6 +7,8 @@ A page asks for them with a comment that a reader of the Markdown does not see:
 from __future__ import annotations
 
 import argparse
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 
 
@@ -24,6 +26,7 @@ def commands() -> str:
     return "\n\n".join(section(f"qmt {name}", each) for name, each in subcommands(parser()))
 
 
+WIDTH = 84  # of a block on a page
 PLACES: dict[str, Callable[[], str]] = {
     "<!-- flags of every magic -->": magics,
     "<!-- flags of every command -->": commands,
@@ -49,8 +52,7 @@ def subcommands(
 
 def section(name: str, parser: argparse.ArgumentParser) -> str:
     """What one parser takes: its sentence, how it is written, and a table for each group."""
-    words = " ".join(parser.format_usage().removeprefix("usage:").split())
-    parts = [f"## `{name}`", _sentence(parser.description or ""), f"```text\n{words}\n```"]
+    parts = [f"## `{name}`", _sentence(parser.description or ""), f"```text\n{_usage(parser)}\n```"]
     for group in parser._action_groups:
         rows = [_row(parser, each) for each in group._group_actions if _is_shown(each)]
         if not rows:
@@ -62,6 +64,14 @@ def section(name: str, parser: argparse.ArgumentParser) -> str:
     if parser.epilog:
         parts.append(f"```text\n{parser.epilog.strip()}\n```")
     return "\n\n".join(parts)
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """The usage in lines of one width, whatever the terminal's is; no flag parts from its value."""
+    words = " ".join(parser.format_usage().removeprefix("usage:").split())
+    held = re.sub(r"\[[^]]* [^]]*\]+", lambda each: each[0].replace(" ", "\0"), words)
+    lines = textwrap.wrap(held, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _is_shown(action: argparse.Action) -> bool:
