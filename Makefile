@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # What to pass on to pytest or a benchmark, e.g. make test ARGS="-k invite -x"
 ARGS ?=
+# Where the browser tests leave their pictures, and the traces of those that fail.
+export QMT_TEST_SCREENSHOTS ?= build/screenshots
 
 VENV := .venv
 LOWEST := .venv-lowest
