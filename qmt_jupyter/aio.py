@@ -137,6 +137,10 @@ class Host(HostFacts, _Askable):
         """Models, slots, device, guests, waiting requests and addresses, as plain values."""
         return await runtime.read_async(self._service.status)
 
+    async def activity(self) -> dict[str, Any]:
+        """Who is connected, what runs and waits, how fast, as plain values."""
+        return await runtime.read_async(self._service.activity)
+
     async def usage(self) -> dict[str, Any]:
         """The invites, each with its guests, what they used and what remains, as plain values."""
         return await runtime.read_async(self._service.usage)

@@ -179,6 +179,16 @@ class Host(HostFacts, _Askable):
         """Models, slots, device, guests, waiting requests and addresses, as plain values."""
         return runtime.read(self._service.status)
 
+    def activity(self) -> dict[str, Any]:
+        """Who is connected, what runs and waits, how fast, as plain values.
+
+        ``models``: each with ``slots``, ``busy`` (run or wait) and ``waiting``. ``guests``, by
+        membership, and ``own``: ``connections``, ``running``, ``waiting``, ``tokens_per_second``.
+        ``tokens``: the last quarter of an hour as ``[start, prompt, answer]`` for every five
+        seconds that had any.
+        """
+        return runtime.read(self._service.activity)
+
     def usage(self) -> dict[str, Any]:
         """The invites, each with its guests, what they used and what remains, as plain values."""
         return runtime.read(self._service.usage)

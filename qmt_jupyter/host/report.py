@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from .activity import EVERY
 from .limits import COUNTED
 from .membership import Granted, Member, Register
 from .rows import HOW_ENDED
+from .usage import UsageBook
 
 
 def usage_report(register: Register, peer_id: str) -> dict[str, Any]:
@@ -54,6 +57,43 @@ def _guest(member: Member) -> dict[str, Any]:
         "revoked_at": member.membership.revoked_at,
         **member.usage.as_dict(),
         "left": member.account.left(),
+    }
+
+
+def activity_report(
+    book: UsageBook,
+    connections: Mapping[str, int],
+    loads: Mapping[str, tuple[int, int]],
+    clock: float,
+) -> dict[str, Any]:
+    """``{"models": […], "guests": {…}, "own": {…}, "tokens": {…}}``.
+
+    ``models`` have their ``slots``, how many requests are ``busy`` (run or wait) and how many of
+    these are ``waiting``. ``guests`` holds, by membership, who is connected or has requests:
+    ``connections``, ``running``, ``waiting``, and ``tokens_per_second`` of answers over the last
+    few seconds; ``own`` the same for the owner. ``tokens`` holds a ``series`` of ``[start, prompt
+    tokens, answer tokens]`` for ``every`` so many seconds in which there were any, for the last
+    quarter of an hour; ``start`` in seconds since 1970.
+    """
+    asking = book.running()
+
+    def now_of(asker: str | None) -> dict[str, Any]:
+        running, waiting = asking.get(asker, (0, 0))
+        return {
+            "connections": connections.get(asker, 0) if asker else 0,
+            "running": running,
+            "waiting": waiting,
+            "tokens_per_second": round(book.meter.speed(asker, clock), 1),
+        }
+
+    return {
+        "models": [
+            {"name": name, "slots": slots, "busy": busy, "waiting": max(0, busy - slots)}
+            for name, (slots, busy) in loads.items()
+        ],
+        "guests": {each: now_of(each) for each in {*connections, *asking} if each is not None},
+        "own": now_of(None),
+        "tokens": {"every": EVERY, "series": book.meter.series()},
     }
 
 

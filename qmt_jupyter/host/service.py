@@ -32,7 +32,7 @@ from .limits import UNLIMITED
 from .membership import Member, Register, verify
 from .offers import Offers
 from .presence import Presence
-from .report import usage_report
+from .report import activity_report, usage_report
 from .rows import Membership
 from .session import Session
 from .usage import UsageBook
@@ -167,6 +167,13 @@ class HostService:
         """The invites, each with its guests and what they used, as plain values."""
         return usage_report(self._register, self.peer_id)
 
+    def activity(self) -> dict[str, Any]:
+        """What goes on now, as plain values."""
+        here = Counter(
+            session.member.membership.membership_id for session in self._sessions if session.member
+        )
+        return activity_report(self._usage, here, self._dispatcher.loads(), time.monotonic())
+
     # Invites ---------------------------------------------------------------------------------
 
     async def invite(self, terms: Terms) -> link.Link:
@@ -254,6 +261,7 @@ class HostService:
         while True:
             await asyncio.sleep(_FLUSH_EVERY)
             self._usage.flush()
+            self._usage.look(time.time(), time.monotonic())
             if self._ledger is not None:
                 self._ledger.look_every = LOOK_EVERY if self._sessions else LOOK_SELDOM
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .account import Grant
+from .activity import Meter
 from .rows import REFUSED, Request, Total
 
 OWNER = "this host"
@@ -92,7 +93,9 @@ class RequestUsage:
 
     def prompt(self, tokens: int) -> None:
         """The prompt has so many tokens, as far as is known."""
-        self._guest.prompt_tokens += tokens - self._row.prompt_tokens
+        more = tokens - self._row.prompt_tokens
+        self._guest.prompt_tokens += more
+        self._book.meter.prompt += more
         self._row.prompt_tokens = tokens
         self.dirty = True
 
@@ -101,6 +104,20 @@ class RequestUsage:
         """Whether the provider has begun to work on it."""
         return self._grant.started
 
+    @property
+    def asker(self) -> str | None:
+        """Whose request it is: a membership's id, or None for the owner's."""
+        return self._row.membership_id
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no slot yet."""
+        return self._row.queued_s is None
+
+    def follow(self, clock: float) -> None:
+        """Have the meter look at how fast its guest is served."""
+        self._book.meter.follow(self.asker, self._guest, clock)
+
     def piece(self, clock: float, so_far: int | None = None) -> None:
         """One more piece was streamed; ``so_far`` tokens, if the engine says how many."""
         if self._row.first_token_s is None:
@@ -108,6 +125,7 @@ class RequestUsage:
         more = max(1, (so_far or 0) - self._row.completion_tokens)
         self._row.completion_tokens += more
         self._guest.completion_tokens += more
+        self._book.meter.completion += more
         self._grant.streamed += more
         self.dirty = True
 
@@ -116,7 +134,9 @@ class RequestUsage:
         prompt = whole_count(usage.get("prompt_tokens"))
         completion = whole_count(usage.get("completion_tokens"))
         if completion is not None:
-            self._guest.completion_tokens += completion - self._row.completion_tokens
+            more = completion - self._row.completion_tokens
+            self._guest.completion_tokens += more
+            self._book.meter.completion += more
             self._row.completion_tokens = completion
             self._row.estimated = False
         if prompt is not None:
@@ -140,6 +160,7 @@ class RequestUsage:
         self._guest.ended[how] += 1
         self._guest.last_seen = now
         self._grant.settle(self._row.prompt_tokens, self._row.completion_tokens, clock)
+        self.follow(clock)
         self._book.ended(self, self._row)
 
     def snapshot(self) -> Request:
@@ -152,6 +173,7 @@ class UsageBook:
     """Gives every request its row and hands rows on to be kept.
 
     ``write`` returns what can be awaited until the rows are kept; ``post`` does it by and by.
+    ``meter`` counts along.
     """
 
     def __init__(
@@ -164,6 +186,7 @@ class UsageBook:
         self._write = write
         self._post = post
         self._running: set[RequestUsage] = set()
+        self.meter = Meter()
 
     def begin(
         self,
@@ -179,6 +202,7 @@ class UsageBook:
         self._next_id += 1
         counted = RequestUsage(self, row, guest, grant, clock)
         self._running.add(counted)
+        counted.follow(clock)
         return counted
 
     def write(self, row: Request) -> Awaitable[None]:
@@ -195,3 +219,17 @@ class UsageBook:
         rows = [each.snapshot() for each in self._running if each.dirty]
         if rows:
             self._post(rows)
+
+    def look(self, now: float, clock: float) -> None:
+        """Have the meter look at what runs, by both clocks; call it every half second."""
+        for each in self._running:
+            each.follow(clock)
+        self.meter.add_up(now)
+
+    def running(self) -> dict[str | None, tuple[int, int]]:
+        """Of each guest with requests (None: the owner): how many run, and how many wait."""
+        found: dict[str | None, tuple[int, int]] = {}
+        for each in self._running:
+            run, wait = found.get(each.asker, (0, 0))
+            found[each.asker] = (run, wait + 1) if each.waits else (run + 1, wait)
+        return found

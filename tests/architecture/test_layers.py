@@ -127,6 +127,7 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "guest.load": IO | FILES | CLOCK_AND_CHANCE,
     "guest.routing": IO | FILES | CLOCK_AND_CHANCE,
     "host.account": IO | FILES | CLOCK_AND_CHANCE,
+    "host.activity": IO | FILES | CLOCK_AND_CHANCE,
     "host.limits": IO | FILES | CLOCK_AND_CHANCE,
     "host.membership": IO | FILES | CLOCK_AND_CHANCE,
     "host.offers": IO | FILES | CLOCK_AND_CHANCE,

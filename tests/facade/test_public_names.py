@@ -34,7 +34,7 @@ def test_the_public_names_are_these():
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
-        "chat", "close", "complete", "embed", "invite", "invites",
+        "activity", "chat", "close", "complete", "embed", "invite", "invites",
         "is_running", "models", "new_invite", "notices", "peer_id",
         "revoke", "serve", "status", "usage", "usage_rows",
     }  # fmt: skip
