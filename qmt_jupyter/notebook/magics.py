@@ -301,9 +301,8 @@ class QmtMagics(Magics):
         if is_terminal(self.shell):
             print(f"\n{invite.qr()}\n\n{invite.url}\n")
             return
-        from IPython.display import display
-
         try:
+            from .panels import frozen
             from .panels.invite import InvitePanel
         except ImportError as missing:
             # Printed, the link would be saved with the notebook.
@@ -312,7 +311,7 @@ class QmtMagics(Magics):
                 "--link-file PATH writes the link to a file."
             )
             return
-        display(InvitePanel(STATE.hosting(), invite))
+        frozen.show(InvitePanel(STATE.hosting(), invite))
 
     @staticmethod
     def _ask_for_link() -> str:

@@ -76,9 +76,8 @@ def _hand_over(state: State, endpoint: Endpoint, options: argparse.Namespace, sh
     if is_terminal(shell):
         print(f"\n  base URL  {endpoint.base_url}\n  key       {endpoint.api_key}\n")
         return
-    from IPython.display import display
-
     try:
+        from .panels import frozen
         from .panels.key import KeyPanel
     except ImportError as missing:
         # Printed, the key would be saved with the notebook.
@@ -87,7 +86,7 @@ def _hand_over(state: State, endpoint: Endpoint, options: argparse.Namespace, sh
             "--env sets it in this kernel, --key-file PATH writes it to a file."
         )
         return
-    display(KeyPanel(endpoint))
+    frozen.show(KeyPanel(endpoint))
 
 
 def _set(state: State, endpoint: Endpoint) -> None:

@@ -37,7 +37,13 @@ class Kernel {
     return new Promise((done, fail) => {
       const timer = setTimeout(() => slow?.(), ANSWER_WITHIN);
       this.waiting.set(id, { done, fail, timer });
-      this.model.send({ ...given, ask: name, id });
+      try {
+        this.model.send({ ...given, ask: name, id });
+      } catch {
+        this.waiting.delete(id);
+        clearTimeout(timer);
+        fail(new Error("The kernel has ended. Run the cell again."));
+      }
     });
   }
 
@@ -110,7 +116,7 @@ function panel(label, build) {
       kernel.ask("watch", { fresh: fresh === true }).then(() => {
         clearTimeout(late);
         if (heardAt) quiet(false);
-      }, (error) => say(error.message));
+      }, () => {}); // there is no kernel any more, and the calm view says so
     };
     // The kernel was restarted or is gone: what it ran has ended with it.
     const lost = () => {
