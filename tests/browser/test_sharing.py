@@ -23,7 +23,7 @@ def guest(lasting, host):
     """Joined by what the host's notebook shows, in the other application."""
     card = host.cell(2).get_by_role("region", name="Invite")
     card.get_by_role("button", name="Show link and QR code").click()
-    link = card.get_by_role("textbox", name="Invite link").input_value()
+    link = card.get_by_role("textbox", name="The link").input_value()
     card.get_by_role("button", name="Hide").click()
     guest = lasting(
         "guest", LOAD, "%qmt_join", "%%chat --max-tokens 60\nwaves roll in",
