@@ -34,6 +34,15 @@ class Named:
     mesh_name: str
 
 
+@dataclass(frozen=True)
+class Known:
+    """A host and its models, as they were told last; nobody is asked for it."""
+
+    host: str
+    mesh: str
+    models: tuple[str, ...]
+
+
 # The meshes of this process, where a host looks for a model that it does not have.
 _joined: WeakSet[MeshFacts] = WeakSet()
 # An endpoint looks from the runtime's thread while another one joins.
@@ -138,6 +147,14 @@ class HostFacts(Serving):
             joined = tuple(_joined)
         return next((each for each in joined if each._offers(wanted)), None)
 
+    def _known(self) -> list[Known]:
+        # Like MeshFacts._known: from any thread, without the loop.
+        return [Known(self.peer_id, self.invite.name, tuple(self.models))]
+
+    def _ids(self) -> list[str]:
+        """What can be revoked: invites and guests that are not yet; from any thread."""
+        return list(self._service.revocable)
+
     @property
     def peer_id(self) -> str:
         """The host's peer id."""
@@ -190,6 +207,13 @@ class MeshFacts(Serving):
 
     async def _embed(self, body: dict[str, Any], host: str | None) -> dict[str, Any]:
         return await self._mesh.embed(body, host, patience=PATIENCE)
+
+    def _known(self) -> list[Known]:
+        # Read from another thread: what is offered is replaced whole, never changed.
+        return [
+            Known(each.host_id, each.mesh_name, tuple(offer.name for offer in each.models))
+            for each in self._mesh.links
+        ]
 
     def _offers(self, model: str) -> bool:
         # Read from another thread: what is offered is replaced whole, never changed.

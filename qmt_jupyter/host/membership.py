@@ -203,3 +203,17 @@ class Register:
     def granted(self) -> tuple[Granted, ...]:
         """The invites, oldest first."""
         return tuple(self._granted.values())
+
+    @property
+    def revocable(self) -> tuple[str, ...]:
+        """The ids of the invites and memberships that have not been revoked, oldest first."""
+        # Each dict is copied at once, so that another thread may look.
+        invites, members = tuple(self._granted.values()), tuple(self._members.values())
+        return (
+            *(each.record.invite_id for each in invites if each.record.revoked_at is None),
+            *(
+                each.membership.membership_id
+                for each in members
+                if each.membership.revoked_at is None and each.granted.record.revoked_at is None
+            ),
+        )

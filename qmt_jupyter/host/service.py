@@ -174,6 +174,11 @@ class HostService:
         )
         return activity_report(self._usage, here, self._dispatcher.loads(), time.monotonic())
 
+    @property
+    def revocable(self) -> tuple[str, ...]:
+        """The ids of invites and memberships that hold. May be read from another thread."""
+        return self._register.revocable
+
     # Invites ---------------------------------------------------------------------------------
 
     async def invite(self, terms: Terms) -> link.Link:

@@ -24,6 +24,17 @@ def words(name: str, line: str) -> list[str]:
         raise OptionInvalid(f"{name}: a quotation mark is missing.") from None
 
 
+def joined(given: list[str], flag: str) -> list[str]:
+    """The words with each value of ``flag`` tied to it: ``-1,df`` would else pass for a flag."""
+    tied: list[str] = []
+    for word in given:
+        if tied and tied[-1] == flag and word[:1] == "-" and word[1:2].isdigit():
+            tied[-1] = f"{flag}={word}"
+        else:
+            tied.append(word)
+    return tied
+
+
 def flags_and_prompt(line: str, switches: frozenset[str]) -> tuple[str, str]:
     """Part a line after its leading flags; apostrophes and blanks in the prompt stay as they are.
 

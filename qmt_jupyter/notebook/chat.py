@@ -15,6 +15,7 @@ from .state import State
 
 if TYPE_CHECKING:
     from ..api import Answer
+    from .taking import Taking
 
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -38,9 +39,15 @@ class Interrupted(QmtError):
 
 
 def turn(
-    state: State, options: argparse.Namespace, prompt: str, screen: Growing | Streaming
+    state: State,
+    options: argparse.Namespace,
+    prompt: str,
+    screen: Growing | Streaming,
+    taking: Taking | None = None,
 ) -> str:
     """Ask ``prompt`` and return the answer's text.
+
+    ``taking`` says what is asked for beside a text, follows the answer, and may refuse it.
 
     A whole answer, and one that was interrupted, becomes part of the conversation; a failed one
     does not, so the same cell can be run again; with ``--new``, too, the former conversation goes
@@ -58,12 +65,15 @@ def turn(
         temperature=options.temperature,
         max_tokens=options.max_tokens,
         seed=options.seed,
+        **(taking.begin() if taking else {}),
     )
     clock = _Clock()
     try:
         # The tick draws what came too soon after the last drawing, when nothing follows it.
         for piece in answer.updates(lambda: screen.show(answer.text, _waiting(answer))):
             clock.heard(piece)
+            if taking:
+                taking.follow(answer)
             screen.show(answer.text, _waiting(answer))
     except KeyboardInterrupt:
         answer.stop()
@@ -79,6 +89,8 @@ def turn(
         )
         raise error from None
     screen.finish(answer.text, clock.footer(answer), _metadata(answer))
+    if taking:
+        taking.end(answer)
     _keep(state, system, past, asked, answer)
     return answer.text
 
@@ -90,12 +102,8 @@ def _keep(
     asked: dict[str, Any],
     answer: Answer,
 ) -> None:
-    state.conversation[:] = [
-        *system,
-        *past,
-        asked,
-        {"role": "assistant", "content": answer.text},
-    ]
+    said = {"role": "assistant", "content": answer.text}
+    state.converse([*system, *past, asked, said], _metadata(answer))
 
 
 def _waiting(answer: Answer) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import keyword
 import sys
@@ -15,19 +14,24 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Bool
 
 from .. import flags
-from ..errors import NotJoined, OptionInvalid, QmtError
+from ..errors import NotJoined, OptionInvalid
 from ..settings import write_private
 from ..terminal import progress_bar
-from .arguments import flags_and_prompt, words
+from .arguments import flags_and_prompt
 from .display import Growing, Streaming, is_terminal
+from .options import documented as _documented
+from .options import options as _options
 from .parsers import (
     CHAT,
+    GUIDE,
+    HISTORY,
     HOST,
     INVITE,
     JOIN,
     LEAVE,
     LINE_CHAT,
     MODELS,
+    PARSERS,
     REVOKE,
     SERVE,
     STATUS,
@@ -37,44 +41,6 @@ from .parsers import (
 from .state import STATE
 
 
-def _options(parser: flags.Parser, line: str) -> argparse.Namespace | None:
-    """The flags of a line, or None when help was asked for and printed."""
-    given = words(parser.prog, line)
-    if "--help" in given or "-h" in given:
-        print(parser.format_help())
-        return None
-    options: argparse.Namespace = parser.parse_args(given)
-    return options
-
-
-def _documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``%magic?`` shows the docstring: the flags themselves are the best one.
-
-    Errors leave a magic without what they came from: IPython shows every frame as soon as an
-    exception group stands anywhere behind an error, suppressed or not.
-    """
-
-    def document(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def magic(*arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except QmtError as error:
-                error.__context__ = None
-                raise error from None
-            except KeyboardInterrupt:
-                from .chat import Interrupted
-
-                said = f"{parser.prog} was interrupted before it was done."
-            # Raised here, it has no context at all.
-            raise Interrupted(said)
-
-        magic.__doc__ = parser.format_help()
-        return magic
-
-    return document
-
-
 @magics_class
 class QmtMagics(Magics):
     """Host, join and chat."""
@@ -82,6 +48,16 @@ class QmtMagics(Magics):
     auto_fallback = Bool(
         True, help="Whether a model that this kernel does not host is looked for on the mesh."
     ).tag(config=True)
+
+    @no_var_expand
+    @line_magic
+    @_documented(GUIDE)
+    def qmt(self, line: str) -> None:
+        if _options(GUIDE, line) is None:
+            return
+        from .guide import guide
+
+        print(guide(STATE, PARSERS))
 
     @no_var_expand
     @line_magic
@@ -258,16 +234,58 @@ class QmtMagics(Magics):
             raise OptionInvalid(
                 "There is nothing to ask.", next_step="Write the prompt below %%chat."
             )
-        self._free_name(options.save)
+        for name in (options.save, options.save_stats):
+            self._free_name(name)
+        if options.save is not None and options.save == options.save_stats:
+            raise OptionInvalid("--save and --save-stats need two variables.")
+        from . import prompt, structured
         from .chat import Interrupted, turn
+        from .taking import Taking
 
-        screen = Streaming() if is_terminal(self.shell) else Growing()
+        form = None if options.json is None else structured.form(options.json, self.shell.user_ns)
+        asked, said = prompt.prepared(cell.strip(), options.context, options.fill, self.shell)
+        taking = Taking(STATE, form, options.stats or options.save_stats is not None)
+        said = "\n".join(filter(None, [said, taking.notice]))
+        if said:
+            print(said, flush=True)
+        growing = Growing if form is None else structured.JsonGrowing
+        screen = Streaming() if is_terminal(self.shell) else growing()
         try:
-            text = turn(STATE, options, cell.strip(), screen)
-        except Interrupted as stopped:
-            self._keep(options.save, stopped.text)
+            turn(STATE, options, asked, screen, taking)
+        except (Interrupted, structured.AnswerInvalid) as ended:
+            self._keep(options.save, ended.text)
+            if options.save:
+                ended.next_step = f"{ended.next_step} Its text is in {options.save}.".strip()
             raise
-        self._keep(options.save, text)
+        else:
+            self._keep(options.save, taking.value)
+        finally:
+            if taking.figures is not None:
+                self._keep(options.save_stats, taking.figures)
+                if options.stats:
+                    self._show(taking.table())
+
+    @no_var_expand
+    @line_magic
+    @_documented(HISTORY)
+    def qmt_history(self, line: str) -> None:
+        if (options := _options(HISTORY, line)) is None:
+            return
+        self._free_name(options.save)
+        from . import history
+
+        shown = history.entries(STATE.conversation, STATE.answered, options.last)
+        if options.export is not None:
+            path = Path(options.export).expanduser()
+            history.export(shown, path, replace=options.force)
+            print(f"The conversation is in {options.export}.")
+        elif options.force:
+            raise OptionInvalid("--force is for --export.")
+        self._keep(options.save, history.messages(shown))
+        if not (options.export or options.save or options.clear):
+            self._show(history.bundle(shown))
+        if options.clear:
+            print(history.cleared_line(STATE.forget()))
 
     def _introduce(self, options: argparse.Namespace) -> None:
         from ..words import host_lines
@@ -284,6 +302,15 @@ class QmtMagics(Magics):
         """Of ``%chat``: the flags, and everything after them, which is the prompt."""
         leading, prompt = flags_and_prompt(line, switches(LINE_CHAT))
         return _options(LINE_CHAT, leading), prompt
+
+    def _show(self, data: dict[str, str]) -> None:
+        """Something that is whole: as a display, or in a terminal as text."""
+        if is_terminal(self.shell):
+            print(data["text/plain"])
+            return
+        from IPython.display import display
+
+        display(data, raw=True)
 
     def _progress(self) -> Callable[[int, int], None]:
         if is_terminal(self.shell):

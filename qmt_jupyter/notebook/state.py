@@ -24,9 +24,25 @@ class State:
     mesh: Mesh | None = None
     host_line: str = ""
     conversation: list[dict[str, Any]] = field(default_factory=list)
+    # Who gave the answers of the conversation: the message itself, and what is known of it.
+    answered: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     endpoint: Endpoint | None = None
     endpoint_terms: tuple[int, tuple[str, ...]] = (0, ())
     environment: dict[str, str | None] | None = None  # what the endpoint's variables were before
+
+    def converse(self, messages: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+        """Take over a conversation whose last message is an answer with these facts."""
+        self.answered.append((messages[-1], facts))
+        kept = {id(each) for each in messages}
+        self.answered[:] = [each for each in self.answered if id(each[0]) in kept]
+        self.conversation[:] = messages
+
+    def forget(self) -> int:
+        """Clear the conversation; returns how many messages it had."""
+        count = len(self.conversation)
+        self.conversation.clear()
+        self.answered.clear()
+        return count
 
     @property
     def host(self) -> Host | None:

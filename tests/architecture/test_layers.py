@@ -82,6 +82,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "ipykernel": (None, {"notebook"}),
     "ipywidgets": ("anywidget", {"notebook"}),
     "iroh": ("iroh", {"mesh.endpoint"}),
+    "jsonschema": (None, {"notebook.structured"}),
     "jupyterhub": (None, {"hub"}),
     "keyring": ("keyring", {"providers.secret"}),
     "kademlia": ("kademlia", {"mesh.dht"}),

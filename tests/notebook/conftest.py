@@ -1,15 +1,20 @@
-"""Real kernels with homes of their own, everything on loopback."""
+"""Real kernels with homes of their own, everything on loopback, and an IPython of this process."""
 
 from __future__ import annotations
 
 import os
 import queue
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.manager import KernelManager
 
+import qmt_jupyter as qmt
+from qmt_jupyter.notebook.state import STATE
+from qmt_jupyter.providers.base import Provider
 from tests.conftest import MODELS
 
 
@@ -85,3 +90,39 @@ def kernel(tmp_path):
     yield start
     for each in running:
         each.stop()
+
+
+@pytest.fixture
+def shell():
+    """A fresh IPython with the extension; what it hosts and joins is closed afterwards."""
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance(
+        colors="NoColor" if sys.version_info < (3, 11) else "nocolor", history_load_length=0
+    )
+    made.history_manager.enabled = False
+    made.extension_manager.load_extension("qmt_jupyter")
+    yield made
+    if STATE.mesh is not None:
+        STATE.mesh.leave()
+    if STATE.host is not None:
+        STATE.host.close()
+    STATE.mesh = None
+    STATE.forget()
+    STATE.started, STATE.host_line = None, ""
+    history = made.history_manager
+    history.end_session()
+    for database in (history, history.shadow_hist if hasattr(history, "shadow_hist") else None):
+        if database is not None and getattr(database, "save_thread", None) is not None:
+            database.save_thread.stop()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def hosting(shell):
+    """This process hosts a provider."""
+
+    def start(provider: Provider) -> Provider:
+        STATE.started = qmt.host(provider, uses=4, name="Team")
+        return provider
+
+    return start

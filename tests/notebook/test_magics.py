@@ -6,11 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 import qmt_jupyter as qmt
@@ -29,80 +26,9 @@ from qmt_jupyter.notebook.chat import Interrupted
 from qmt_jupyter.notebook.chat import _waiting as waiting
 from qmt_jupyter.notebook.display import Growing, Streaming
 from qmt_jupyter.notebook.state import STATE
-from qmt_jupyter.providers.base import Chunk, Model, Provider
+from qmt_jupyter.providers.base import Provider
 from qmt_jupyter.words import grant_line
-
-
-class Scripted(Provider):
-    """Says what it is told to, and keeps the requests. ``failing``: gives up after the text."""
-
-    models = (Model("scripted", 100),)
-    slots = 4
-    device = "paper"
-
-    def __init__(self, *pieces: str, failing: bool = False) -> None:
-        self.pieces = pieces or ("Hello ", "there.")
-        self.failing = failing
-        self.requests: list[Mapping[str, Any]] = []
-
-    async def chat(self, model: str, request: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        self.requests.append(request)
-        for piece in self.pieces:
-            delta = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
-            yield {"choices": [delta]}
-        if self.failing:
-            raise GenerationFailed("The engine gave up.")
-        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        usage = {"prompt_tokens": 3, "completion_tokens": len(self.pieces), "total_tokens": 5}
-        yield {"choices": [], "usage": usage}
-
-    def said(self, number: int) -> list[tuple[str, str]]:
-        """Roles and texts of one request."""
-        return [(m["role"], m["content"]) for m in self.requests[number]["messages"]]
-
-
-@pytest.fixture
-def shell():
-    """A fresh IPython with the extension; what it hosts and joins is closed afterwards."""
-    InteractiveShell.clear_instance()
-    made = InteractiveShell.instance(
-        colors="NoColor" if sys.version_info < (3, 11) else "nocolor", history_load_length=0
-    )
-    made.history_manager.enabled = False
-    made.extension_manager.load_extension("qmt_jupyter")
-    yield made
-    if STATE.mesh is not None:
-        STATE.mesh.leave()
-    if STATE.host is not None:
-        STATE.host.close()
-    STATE.mesh = None
-    STATE.conversation.clear()
-    STATE.started, STATE.host_line = None, ""
-    history = made.history_manager
-    history.end_session()
-    for database in (history, history.shadow_hist if hasattr(history, "shadow_hist") else None):
-        if database is not None and getattr(database, "save_thread", None) is not None:
-            database.save_thread.stop()
-    InteractiveShell.clear_instance()
-
-
-@pytest.fixture
-def hosting(shell):
-    """This process hosts a provider."""
-
-    def start(provider: Provider) -> Provider:
-        STATE.started = qmt.host(provider, uses=4, name="Team")
-        return provider
-
-    return start
-
-
-def run(shell, code):
-    """Run a cell; returns what it prints, raises what it raises."""
-    with capture_output() as captured:
-        result = shell.run_cell(code)
-    result.raise_error()
-    return captured.stdout + captured.stderr
+from tests.notebook.scripted import Scripted, run
 
 
 def test_the_second_question_is_sent_with_the_first(shell, hosting):

@@ -1,0 +1,130 @@
+"""JSON answers: what may be given as a schema, and which answers keep to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from qmt_jupyter.errors import OptionInvalid
+from qmt_jupyter.host.allowlist import checked
+from qmt_jupyter.notebook.structured import AnswerInvalid, JsonGrowing, form
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+}
+
+
+def person_form():
+    return form("person", {"person": PERSON})
+
+
+def test_a_schema_is_a_variable_a_file_or_json(tmp_path):
+    path = tmp_path / "Per son.json"
+    path.write_text(json.dumps(PERSON), encoding="utf-8")
+    for given in ("person", str(path), json.dumps(PERSON)):
+        made = form(given, {"person": PERSON})
+        asked = made.response_format
+        assert asked["json_schema"]["schema"] == PERSON
+        message = {"role": "user", "content": "x"}
+        assert checked({"messages": [message], "response_format": asked}), "a host takes it"
+    assert form(str(path), {}).name == "Per_son"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "", "nope", "text", "number", "nowhere.json", "{", "{'type': 'object'}", '{"a": NaN}',
+        '{"type": "no-such-type"}', '{"$ref": "http://192.0.2.1/x"}', "sets",
+        '{"items": [{"$ref": "other.json"}]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_schema_is_an_error(given):
+    with pytest.raises(OptionInvalid):
+        form(given, {"text": "{}", "number": 3, "sets": {"enum": {1}}})
+
+
+def test_a_reference_within_the_schema_is_followed():
+    schema = {"$defs": {"n": {"type": "integer"}}, "items": {"$ref": "#/$defs/n"}, "type": "array"}
+    made = form("s", {"s": schema})
+    assert made.read("[1, 2]", "stop") == [1, 2]
+    with pytest.raises(AnswerInvalid, match="not of type 'integer'"):
+        made.read('["x"]', "stop")
+
+
+def test_an_answer_that_keeps_to_the_schema_becomes_its_value():
+    value = {"name": "Ada", "age": 36}
+    assert person_form().read(json.dumps(value), "stop") == value
+    assert person_form().read(f"```json\n{json.dumps(value)}\n```\n", "stop") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "said"),
+    [
+        ('{"name": "Ada", "ag', "length", "cut off before its JSON ended"),
+        ('{"name": "Ada", "ag', "budget", "cut off before its JSON ended"),
+        ("", "stop", "no JSON"),
+        ("Sure! Here is the JSON:", "stop", "no JSON"),
+        ('{"name": "Ada", "age": NaN}', "stop", "no JSON"),
+        ('{"name": "Ada"}', "stop", "does not keep to the schema: .*'age' is a required"),
+        ('{"name": "Ada", "age": "36"}', "stop", "age: '36' is not of type 'integer'"),
+        ("[" * 100_000, "stop", "no JSON"),
+    ],
+)
+def test_any_other_answer_is_an_error_that_holds_its_text(text, reason, said):
+    with pytest.raises(AnswerInvalid, match=said) as caught:
+        person_form().read(text, reason)
+    assert caught.value.text == text
+    assert caught.value.next_step
+
+
+def test_what_a_model_puts_into_an_error_is_bounded_and_printable():
+    with pytest.raises(AnswerInvalid) as caught:
+        person_form().read(json.dumps({"name": "\x1b[2J" * 500, "age": "\x1b"}), "stop")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+def test_without_jsonschema_the_answer_is_still_json_and_that_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    made = person_form()
+    assert not made.is_checked
+    assert made.read('{"other": 1}', "stop") == {"other": 1}
+    with pytest.raises(AnswerInvalid):
+        made.read("no", "stop")
+
+
+def test_a_pydantic_model_checks_the_answer_and_makes_an_instance():
+    pydantic = pytest.importorskip("pydantic")
+
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    for given in (Person, Person(name="x", age=1)):
+        made = form("p", {"p": given})
+        assert made.name == "Person"
+        assert made.read('{"name": "Ada", "age": 36}', "stop") == Person(name="Ada", age=36)
+        with pytest.raises(AnswerInvalid, match=r"age: Field required"):
+            made.read('{"name": "Ada"}', "stop")
+        with pytest.raises(AnswerInvalid, match="cut off"):
+            made.read('{"name": "Ada"', "length")
+
+
+def test_json_is_shown_as_one_block_and_indented_when_it_is_whole(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: drawn.append(data))
+    growing = JsonGrowing()
+    growing.show('{"a": "```', "")
+    growing._handle = None
+    growing.finish('{"a": "```", "b": [1]}', "", {})
+    assert drawn[0]["text/markdown"] == '````\n{"a": "```\n````'
+    assert drawn[1]["text/markdown"].splitlines()[1:-1] == [
+        "{", '  "a": "```",', '  "b": [', "    1", "  ]", "}",
+    ]  # fmt: skip
+    growing._handle = None
+    growing.finish('{"a": ', "", {})
+    assert '{"a": ' in drawn[2]["text/markdown"], "what is no JSON is shown as it is"
