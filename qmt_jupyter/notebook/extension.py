@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import magics, preferences
+from . import completion, magics, preferences
 from .parsers import PARSERS
 
 
@@ -13,6 +13,7 @@ def load(shell: Any) -> None:
     registered = magics.QmtMagics(shell)
     shell.register_magics(registered)
     preferences.tie(registered, shell)
+    completion.install(shell)
 
 
 def unload(shell: Any) -> None:
@@ -22,3 +23,4 @@ def unload(shell: Any) -> None:
         shell.magics_manager.magics[kind].pop(name.lstrip("%"), None)
     shell.magics_manager.registry.pop(magics.QmtMagics.__name__, None)
     preferences.untie(shell)
+    completion.remove(shell)
