@@ -165,7 +165,9 @@ class QmtMagics(Magics):
         else:
             STATE.mesh = join(url, name=options.name, timeout=options.timeout)
             joined = STATE.mesh.status()[0]["host"]
-        print("\n".join(joined_lines(STATE.mesh, joined)))
+        print("\n".join(joined_lines(STATE.mesh, joined)), flush=True)
+        if not is_terminal(self.shell):
+            self._show_joined()
 
     @no_var_expand
     @line_magic
@@ -208,16 +210,7 @@ class QmtMagics(Magics):
     def qmt_leave(self, line: str) -> None:
         if (options := _options(LEAVE, line)) is None:
             return
-        mesh, before = STATE.mesh, [] if STATE.mesh is None else STATE.mesh.status()
-        if mesh is None and options.host is not None:
-            raise NotJoined("No mesh is joined.")
-        if mesh is not None:
-            mesh.leave(options.host)
-        left = [] if mesh is None else mesh.status()
-        if mesh is not None and not left:
-            mesh.leave()
-            STATE.mesh = None
-        count = len(before) - len(left)
+        count = STATE.leave(options.host)
         print(f"Left {count} mesh{'' if count == 1 else 'es'}.")
 
     @no_var_expand
@@ -339,6 +332,15 @@ class QmtMagics(Magics):
             )
             return
         frozen.show(InvitePanel(STATE.hosting(), invite))
+
+    @staticmethod
+    def _show_joined() -> None:
+        try:
+            from .panels import guest
+        except ImportError as missing:
+            print(f"There is no panel: {missing.name or 'anywidget'} cannot be imported.")
+            return
+        guest.show(STATE)
 
     @staticmethod
     def _ask_for_link() -> str:

@@ -14,6 +14,7 @@ from ..errors import ModelUnknown, NotHosting, NotJoined
 if TYPE_CHECKING:
     from ..api import Host, Mesh
     from ..endpoints import Endpoint
+    from .panels.guest import GuestPanel
 
 
 @dataclass
@@ -29,6 +30,7 @@ class State:
     endpoint: Endpoint | None = None
     endpoint_terms: tuple[int, tuple[str, ...]] = (0, ())
     environment: dict[str, str | None] | None = None  # what the endpoint's variables were before
+    guest_panel: GuestPanel | None = None
 
     def converse(self, messages: list[dict[str, Any]], facts: dict[str, Any]) -> None:
         """Take over a conversation whose last message is an answer with these facts."""
@@ -54,6 +56,26 @@ class State:
         if self.host is None:
             raise NotHosting("This kernel does not host.")
         return self.host
+
+    def leave(self, host: str | None = None) -> int:
+        """Leave one host, or all, and return how many were left. May come from any thread.
+
+        Raises :class:`~qmt_jupyter.errors.NotJoined` or
+        :class:`~qmt_jupyter.errors.OptionInvalid`.
+        """
+        mesh = self.mesh
+        if mesh is None:
+            if host is not None:
+                raise NotJoined("No mesh is joined.")
+            return 0
+        before = len(mesh.status())
+        mesh.leave(host)
+        left = len(mesh.status())
+        if not left:
+            mesh.leave()
+            if self.mesh is mesh:
+                self.mesh = None
+        return before - left
 
     def asked(self) -> list[Host | Mesh]:
         """Who can be asked now: the host of this kernel, then the mesh that was joined."""
