@@ -15,6 +15,7 @@ from traitlets import Bool
 
 from .. import flags
 from ..errors import NotJoined, OptionInvalid
+from ..harmless import shareable
 from ..settings import write_private
 from ..terminal import progress_bar
 from .arguments import flags_and_prompt
@@ -137,9 +138,9 @@ class QmtMagics(Magics):
         self._free_name(options.save)
         usage = STATE.hosting().usage()
         if options.json:
-            print(json.dumps(usage, ensure_ascii=False))
+            self._say(json.dumps(usage, ensure_ascii=False))
         elif options.csv:
-            print(rows_csv(rows_of(usage)), end="")
+            self._say(rows_csv(rows_of(usage)).rstrip("\r\n"))
         elif options.save is None:
             print(usage_table(usage))
         self._keep(options.save, rows_of(usage))
@@ -189,7 +190,7 @@ class QmtMagics(Magics):
             return
         from ..words import status_text
 
-        print(status_text(STATE.host, STATE.mesh))
+        self._say(status_text(STATE.host, STATE.mesh))
 
     @no_var_expand
     @line_magic
@@ -285,10 +286,14 @@ class QmtMagics(Magics):
 
         running = STATE.hosting()
         self._keep(options.save, running)
-        print("\n".join(host_lines(running)), flush=True)
+        self._say("\n".join(host_lines(running)))
         self._hand_over(running.invite, options.link_file)
 
     # What they share -----------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        """Print, without what a notebook that is passed on should not hold."""
+        print(text if is_terminal(self.shell) else shareable(text), flush=True)
 
     @staticmethod
     def _line_prompt(line: str) -> tuple[argparse.Namespace | None, str]:

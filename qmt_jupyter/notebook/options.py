@@ -9,7 +9,9 @@ from typing import Any
 
 from .. import flags
 from ..errors import QmtError
+from ..harmless import shareable
 from .arguments import joined, words
+from .display import is_terminal
 
 
 def options(parser: flags.Parser, line: str) -> argparse.Namespace | None:
@@ -36,6 +38,8 @@ def documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable[
                 return function(*arguments)
             except QmtError as error:
                 error.__context__ = None
+                if not is_terminal(arguments[0].shell):
+                    _shorten(error)
                 raise error from None
             except KeyboardInterrupt:
                 from .chat import Interrupted
@@ -48,3 +52,9 @@ def documented(parser: flags.Parser) -> Callable[[Callable[..., Any]], Callable[
         return magic
 
     return document
+
+
+def _shorten(error: QmtError) -> None:
+    """Cut addresses and peer ids from what a notebook saves; ``report`` keeps them."""
+    error.sentence, error.next_step = shareable(error.sentence), shareable(error.next_step)
+    error.args = (error.sentence,)
