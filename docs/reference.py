@@ -14,9 +14,15 @@ from collections.abc import Callable, Iterator
 
 def magics() -> str:
     """A section for every magic."""
-    from qmt_jupyter.notebook.parsers import PARSERS
+    from qmt_jupyter.notebook.parsers import EXAMPLES, PARSERS
 
-    return "\n\n".join(section(name, parser) for name, parser in PARSERS.items())
+    shown = {
+        name: [f"```python\n{each.cell}\n```\n{_sentence(each.text)}" for each in examples]
+        for name, examples in EXAMPLES.items()
+    }
+    return "\n\n".join(
+        "\n\n".join([section(name, parser), *shown[name]]) for name, parser in PARSERS.items()
+    )
 
 
 def commands() -> str:
@@ -61,8 +67,6 @@ def section(name: str, parser: argparse.ArgumentParser) -> str:
         if group.title not in ("positional arguments", "options", "optional arguments"):
             parts.append(f"{_sentence(group.title or '').removesuffix('.')}:")
         parts.append("\n".join(["| | |", "| --- | --- |", *rows]))
-    if parser.epilog:
-        parts.append(f"```text\n{parser.epilog.strip()}\n```")
     return "\n\n".join(parts)
 
 

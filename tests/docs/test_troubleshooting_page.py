@@ -35,6 +35,22 @@ FUNCTIONS = {
 }
 
 
+def values(scope: ast.AST, name: str) -> Iterator[ast.expr]:
+    """What a name may stand for."""
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
+            yield node.value
+
+
+def texts(scope: ast.AST, name: str) -> list[str]:
+    """The plain texts that a name is set to."""
+    return [
+        ast.literal_eval(each) for each in values(scope, name) if isinstance(each, ast.Constant)
+    ]
+
+
 def classes() -> dict[str, str]:
     """Every error class of the package, with its default next step."""
     found = {
@@ -47,20 +63,26 @@ def classes() -> dict[str, str]:
             if isinstance(node, ast.ClassDef) and any(
                 isinstance(base, ast.Name) and base.id in found for base in node.bases
             ):
-                found.setdefault(node.name, "")
+                found.setdefault(node.name, next(iter(texts(node, "default_next_step")), ""))
     return found
 
 
 CLASSES = classes()
 
 
-def values(scope: ast.AST, name: str) -> Iterator[ast.expr]:
-    """What a name may stand for."""
-    for node in ast.walk(scope):
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == name for target in node.targets
-        ):
-            yield node.value
+def arguments(function: ast.AST, name: str) -> Iterator[ast.expr]:
+    """What the callers of a function in its own module give for one of its parameters."""
+    if not isinstance(function, ast.FunctionDef):
+        return
+    names = [each.arg for each in function.args.args]
+    if name not in names:
+        return
+    for tree in TREES.values():
+        if function not in tree.body:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == function.name:
+                yield node.args[names.index(name)]
 
 
 def patterns(node: ast.AST | None, scopes: tuple[ast.AST, ...]) -> list[str]:
@@ -80,7 +102,8 @@ def patterns(node: ast.AST | None, scopes: tuple[ast.AST, ...]) -> list[str]:
     if isinstance(node, ast.IfExp):
         return patterns(node.body, scopes) + patterns(node.orelse, scopes)
     if isinstance(node, ast.Name):
-        found = [value for scope in scopes for value in values(scope, node.id)]
+        found = [value for scope in scopes for value in [*values(scope, node.id),
+                 *arguments(scope, node.id)]]  # fmt: skip
         return [each for value in found for each in patterns(value, scopes)] or [ANYTHING]
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
