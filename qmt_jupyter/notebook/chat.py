@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import QmtError
@@ -11,6 +10,7 @@ from ..harmless import printable
 from ..identity.peer_id import short
 from ..words import rerouted_phrase
 from .display import Growing, Streaming
+from .footer import Clock
 from .state import State
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-
-
-_CUT = {
-    "length": "cut off at the longest length allowed",
-    "budget": "cut off: the invite's tokens are spent",
-    "rate": "cut off: the invite's tokens for this minute are spent",
-}
 
 
 class Interrupted(QmtError):
@@ -53,6 +46,9 @@ def turn(
     does not, so the same cell can be run again; with ``--new``, too, the former conversation goes
     only when there is a new one. Raises :class:`Interrupted` or what the answer
     raised; Run All stops at either.
+
+    *Stop* says that this is enough of an answer: what there is counts as the whole one, and Run
+    All goes on. Before the first word there is none, and that raises :class:`Interrupted`.
     """
     asked = {"role": "user", "content": prompt}
     system = [{"role": "system", "content": options.system}] if options.system else []
@@ -67,14 +63,20 @@ def turn(
         seed=options.seed,
         **(taking.begin() if taking else {}),
     )
-    clock = _Clock()
+    clock = Clock()
+
+    def draw() -> None:
+        if screen.is_due:
+            screen.show(answer.text, _waiting(answer))
+
     try:
+        screen.begin(answer.stop, clock)
         # The tick draws what came too soon after the last drawing, when nothing follows it.
-        for piece in answer.updates(lambda: screen.show(answer.text, _waiting(answer))):
+        for piece in answer.updates(draw):
             clock.heard(piece)
             if taking:
                 taking.follow(answer)
-            screen.show(answer.text, _waiting(answer))
+            draw()
     except KeyboardInterrupt:
         answer.stop()
         screen.finish(answer.text, "interrupted", _metadata(answer))
@@ -88,7 +90,15 @@ def turn(
             answer.text, "not complete" if answer.text else "no answer", _metadata(answer)
         )
         raise error from None
-    screen.finish(answer.text, clock.footer(answer), _metadata(answer))
+    finally:
+        screen.end()
+    if screen.is_stopped and not answer.is_complete:
+        if not answer.text:
+            screen.finish("", "stopped before the first word", _metadata(answer))
+            raise Interrupted("The answer was stopped before its first word.")
+        screen.finish(answer.text, clock.footer(answer, "stopped"), _metadata(answer))
+    else:
+        screen.finish(answer.text, clock.footer(answer), _metadata(answer))
     if taking:
         taking.end(answer)
     _keep(state, system, past, asked, answer)
@@ -140,29 +150,3 @@ def _metadata(answer: Answer) -> dict[str, Any]:
 
 def _shown(name: str | None) -> str | None:
     return None if name is None else printable(name, 80)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._asked = time.perf_counter()
-        self._first: float | None = None
-
-    def heard(self, piece: str) -> None:
-        if piece and self._first is None:
-            self._first = time.perf_counter()
-
-    def footer(self, answer: Answer) -> str:
-        """Model, host and speed in one line."""
-        host = short(answer.host) if answer.host else "this kernel"
-        parts = [f"{_shown(answer.model)} on {host}"]
-        tokens = (answer.usage or {}).get("completion_tokens")
-        if isinstance(tokens, int):
-            parts.append(f"{tokens} tokens")
-        if self._first is not None:
-            parts.append(f"first after {(self._first - self._asked) * 1000:.0f} ms")
-            spent = time.perf_counter() - self._first
-            if isinstance(tokens, int) and tokens > 1 and spent > 0:
-                parts.append(f"{(tokens - 1) / spent:.0f} tokens/s")
-        if answer.finish_reason in _CUT:
-            parts.append(_CUT[answer.finish_reason])
-        return " · ".join(parts)

@@ -243,7 +243,7 @@ class QmtMagics(Magics):
         if said:
             print(said, flush=True)
         growing = Growing if form is None else structured.JsonGrowing
-        screen = Streaming() if is_terminal(self.shell) else growing()
+        screen = Streaming() if is_terminal(self.shell) else growing(self.shell)
         try:
             turn(STATE, options, asked, screen, taking)
         except (Interrupted, structured.AnswerInvalid) as ended:

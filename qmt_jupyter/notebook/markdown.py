@@ -1,8 +1,10 @@
 """What a model writes, made safe to show.
 
 The HTML is made here, by a CommonMark parser that passes no raw HTML through and loads no image,
-so a front end has nothing left to interpret. Front ends that prefer Markdown get the text with
-everything that could begin HTML, an image, math or a link elsewhere escaped outside of code blocks.
+so a front end has nothing left to interpret. Classes and other attributes in it are ours alone:
+no text of the model's becomes one, but for where a link leads and its title. Front ends that
+prefer Markdown get the text with everything that could begin HTML, an image, math or a link
+elsewhere escaped outside of code blocks.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import html as escaping
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..harmless import plain
+from .highlight import Colours, coloured, language, spoken
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -20,22 +24,30 @@ if TYPE_CHECKING:
 # Math is not typeset: in it, \\href could lead anywhere.
 _CLASSES = "qmt-answer mathjax_ignore tex2jax_ignore"
 _LINK_SCHEMES = ("http://", "https://", "mailto:")
-# Beyond, a text made to be slow could hold the kernel for minutes.
-_LONGEST_RENDERED = 100_000
+# Characters that are parsed at once: a text made to be slow takes a second for as many.
+LONGEST_PARSED = 100_000
+# The key of a rendering's environment under which it keeps colours from one time to the next.
+COLOURS = "qmt-colours"
+_PLACE = "qmt-place"
 # The end of a link's text, or of a reference's name, before any other destination.
 _OTHER_LINK = re.compile(r"\](?=[(:])(?![(:]\s*(?:https?://|mailto:))", re.IGNORECASE)
+# A message past a server's limit (1 MB/s over three seconds) is dropped whole.
+_LARGEST = 2_000_000
 
 
 @cache
-def _parser() -> MarkdownIt:
+def parser() -> MarkdownIt:
+    """The one parser of answers."""
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
+    made = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     # validateLink decides whether a destination makes a link at all.
-    parser.validateLink = lambda url: url.strip().lower().startswith(_LINK_SCHEMES)  # type: ignore[method-assign]
-    parser.disable("image")
-    parser.add_render_rule("link_open", _render_link)
-    return parser
+    made.validateLink = lambda url: url.strip().lower().startswith(_LINK_SCHEMES)  # type: ignore[method-assign]
+    made.disable("image")
+    made.add_render_rule("link_open", _render_link)
+    made.add_render_rule("fence", _render_code)
+    made.add_render_rule("code_block", _render_code)
+    return made
 
 
 def _render_link(renderer: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:
@@ -45,14 +57,37 @@ def _render_link(renderer: Any, tokens: Any, index: int, options: Any, environme
     return rendered
 
 
+def _render_code(_renderer: Any, tokens: Any, index: int, _options: Any, environment: Any) -> str:
+    """A block that scrolls sideways; its frame (but not the code) selects it whole, by CSS."""
+    code, named = tokens[index].content, language(tokens[index].info)
+    colours: Colours | None = environment.get(COLOURS)
+    if colours is None:
+        markup = coloured(code, named)
+    else:
+        environment[_PLACE] = place = environment.get(_PLACE, 0) + 1
+        markup = colours.of(place, code, named)
+    label = f"{spoken(named)} code" if named else "Code"
+    return (
+        f'<div class="qmt-code" role="group" aria-label="{escaping.escape(label)}">'
+        f'<pre tabindex="0"><code>{markup}</code></pre></div>\n'
+    )
+
+
 def html(text: str) -> str:
     """The text as HTML: no raw HTML, no images, links to the web and to mail only.
 
-    A very long text is shown as it is.
+    Of a very long text the whole is not parsed at once, and past a bound it is shown as it is.
     """
-    if len(text) > _LONGEST_RENDERED:
-        return f'<pre style="white-space:pre-wrap">{escaping.escape(plain(text))}</pre>'
-    return str(_parser().render(plain(text)))
+    if len(text) > LONGEST_PARSED:
+        from .rendering import Rendering
+
+        return Rendering().html(text)
+    return str(parser().render(plain(text), {}))
+
+
+def unparsed(text: str) -> str:
+    """A text that is shown as it is; it is :func:`~qmt_jupyter.harmless.plain` already."""
+    return f'<pre style="white-space:pre-wrap">{escaping.escape(text)}</pre>' if text else ""
 
 
 def markdown(text: str) -> str:
@@ -63,11 +98,11 @@ def markdown(text: str) -> str:
     from one (and a diagram may load images). Everything else is escaped, inline code included.
     """
     lines = plain(text).split("\n")
-    if len(text) > _LONGEST_RENDERED:
+    if len(text) > LONGEST_PARSED:
         return "\n".join(_escaped(line) for line in lines)
     blocks = [
         (token.map[0], token.map[1], token.content)
-        for token in _parser().parse(plain(text))
+        for token in parser().parse(plain(text))
         if token.type == "fence" and token.map and token.level == 0
     ]
     parts: list[str] = []
@@ -91,15 +126,38 @@ def _escaped(line: str) -> str:
     return _OTHER_LINK.sub("&#93;", quiet.replace("![", "!&#91;"))
 
 
-def bundle(text: str, footer: str = "") -> dict[str, str]:
-    """Everything a front end may choose from. ``footer`` is our own plain text."""
-    quiet = (
-        f'<p style="opacity:.6;font-size:85%;margin:.4em 0 0">{escaping.escape(footer)}</p>'
-        if footer
-        else ""
-    )
-    return {
+@cache
+def _style() -> str:
+    return Path(__file__).with_name("answer.css").read_text(encoding="utf-8").replace("\n", "")
+
+
+def framed(markup: str, footer: str) -> str:
+    """An answer's HTML with what it looks like, and ``footer``, our own plain text, apart."""
+    quiet = f'<p class="qmt-footer">{escaping.escape(footer)}</p>' if footer else ""
+    style = f"<style>{_style()}</style>" if markup or quiet else ""
+    return f'{style}<div class="{_CLASSES}"><div class="qmt-text">{markup}</div>{quiet}</div>'
+
+
+def bundle(text: str, footer: str = "", markup: str | None = None) -> dict[str, str]:
+    """Everything a front end may choose from. ``footer`` is our own plain text.
+
+    ``markup`` is the text's HTML where it is made already. Of what would be too large for a
+    server to pass on, the richer forms are left out, and at last the end of the text.
+    """
+    data = {
         "text/plain": plain(text) + (f"\n\n{footer}" if footer else ""),
         "text/markdown": markdown(text) + (f"\n\n*{_escaped(footer)}*" if footer else ""),
-        "text/html": f'<div class="{_CLASSES}">{html(text)}{quiet}</div>',
+        "text/html": framed(html(text) if markup is None else markup, footer),
     }
+    for form in ("text/markdown", "text/html"):
+        if _size(data) > _LARGEST:
+            del data[form]
+    if _size(data) > _LARGEST:
+        kept = plain(text).encode()[: _LARGEST // 2].decode(errors="ignore")
+        said = "… the rest is too long to be shown; --save NAME keeps it all"
+        data["text/plain"] = f"{kept}\n\n{said}" + (f"\n\n{footer}" if footer else "")
+    return data
+
+
+def _size(data: dict[str, str]) -> int:
+    return sum(len(each.encode()) for each in data.values())

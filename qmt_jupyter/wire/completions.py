@@ -46,7 +46,10 @@ class Completion:
     @property
     def text(self) -> str:
         """The first choice's content so far."""
-        return "".join(self._pieces)
+        # Kept joined: who looks at every piece would otherwise join all of them each time.
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
 
     def add(self, reply: Reply) -> str:
         """Take a reply and return the text that it adds to the first choice (often none)."""

@@ -92,6 +92,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "nacl": ("pynacl", {"identity"}),
     "openai": ("openai", {"providers.upstream"}),
     "platformdirs": ("platformdirs", {"settings"}),
+    "pygments": ("ipython", {"notebook.highlight"}),
     "qrcode": ("qrcode", {"identity.qr"}),
     "tornado": ("tornado", {"guest", "hub"}),
     "traitlets": ("ipython", {"notebook"}),

@@ -13,8 +13,17 @@ from qmt_jupyter.notebook import markdown
 HARMLESS = {
     *("a", "blockquote", "br", "code", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr"),
     *("li", "ol", "p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    "span",
 }
 ATTRIBUTES = {"class", "href", "rel", "start", "style", "target", "title"}
+OURS = {
+    ("class", "qmt-code"),
+    *(("class", kind) for kind in "kacotsnbdpi"),
+    ("role", "group"),
+    ("tabindex", "0"),
+    *(("aria-label", f"{name}ode") for name in ("C", "C c", "HTML c", "Python c")),
+    *(("style", f"text-align:{side}") for side in ("left", "right", "center")),
+}
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -57,6 +66,19 @@ HOSTILE = {
     "inline code": "`<script>alert(1)</script>` and ``` ` <img src=x> ```",
     "code that is not closed": "`<script>alert(1)</script>",
     "diagram": '```mermaid\nflowchart\nA@{ img: "https://evil.example/p.png" }\n```',
+    "classes": '[a](https://x.example "q){.qmt-footer data-panel=1}") `x`{.qmt-code}\n{: .qmt-frozen #qmt }',
+    "attributes of a fence": "```python {.qmt-frozen data-panel=1 onclick=alert(1)}\nx\n```",
+    "language that is a class": '~~~ qmt-frozen" onclick="alert(1)\nx\n~~~',
+    "html in a coloured block": '```html\n</code></pre></div><script>alert(1)</script>\n<img src=x onerror="a">\n```',
+    "python that is html": '```python\nx = "</span></code><script>alert(1)</script>"  # <img src=x>\n```',
+    "table that is aligned": "|a|b|\n|:-|-:|\n|<b onclick=x>|![x](https://evil.example/p.png)|",
+    "refresh": '<meta http-equiv="refresh" content="0;url=https://evil.example">',
+    "base": "<base href='https://evil.example'><link rel=stylesheet href=//evil.example>",
+    "autolink": "<https://evil.example/?a=1> <me@evil.example> <ftp://evil.example>",
+    "nesting": "> " * 40 + "- " * 40 + "[" * 40 + "<script>",
+    "zero width": "[x](java\u200bscript:alert(1)) <\u200bscript>alert(1)</script>",
+    "footer": 'fine\n\n<p class="qmt-footer">echo on abc · 4 tokens</p>',
+    "end of the frame": "</div></div><p class=qmt-footer>x</p><button>Show link</button>",
     "math": "$\\href{javascript:alert(1)}{x}$ and $$\\unicode{<img src=x onerror=alert(1)>}$$",
 }
 
@@ -83,10 +105,15 @@ class Seen(HTMLParser):
 def assert_harmless(html):
     for tag, attributes in Seen(html).tags:
         assert tag in HARMLESS
-        assert set(attributes) <= ATTRIBUTES
         if tag == "a":
+            assert set(attributes) <= ATTRIBUTES
             assert re.match(r"(https?://|mailto:)", attributes["href"])
             assert {"noopener", "noreferrer"} <= set(attributes["rel"].split())
+            assert {"class", "style"}.isdisjoint(attributes)
+        elif tag == "ol":
+            assert set(attributes) <= {"start"}
+        else:
+            assert set(attributes.items()) <= OURS, "an attribute that the text has made"
 
 
 def as_a_careless_front_end_would(text):
@@ -140,7 +167,7 @@ def test_ordinary_markdown_is_rendered():
         assert part in html
     assert 'href="https://example.org"' in html
     assert "<td>2</td>" in html
-    assert "x = 1 &lt; 2" in html
+    assert "x = 1 &lt; 2" in re.sub("</?span[^>]*>", "", html)
 
 
 def test_ordinary_markdown_stays_readable_for_front_ends_that_render_it():
@@ -161,9 +188,27 @@ def test_images_are_shown_as_the_text_that_they_are():
 
 def test_the_footer_cannot_bring_markup_either():
     data = markdown.bundle("fine", "<script>model</script> ![x](https://evil.example)")
-    assert_harmless(data["text/html"])
+    _, _, footer = data["text/html"].partition('<p class="qmt-footer">')
+    assert_harmless(footer)
+    assert "model" in footer
+    assert [tag for tag, _ in Seen(data["text/html"]).tags] == ["style", "div", "div", "p", "p"]
     assert "<script" not in data["text/markdown"]
     assert "![" not in data["text/markdown"]
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_text_stays_within_its_frame_and_the_footer_is_the_last_word(text):
+    whole = markdown.bundle(text, "echo on abc")["text/html"]
+    _, opened, rest = whole.partition('<div class="qmt-text">')
+    inside, closed, after = rest.rpartition('</div><p class="qmt-footer">')
+    assert opened and closed
+    assert after == "echo on abc</p></div>"
+    depth = 0
+    for end, tag in re.findall(r"<(/?)(\w+)", inside):
+        if tag == "div":
+            depth += -1 if end else 1
+            assert depth >= 0, "the text has closed what it stands in"
+    assert depth == 0
 
 
 def test_math_is_left_alone():
