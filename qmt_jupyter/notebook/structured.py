@@ -20,6 +20,7 @@ from .display import Growing
 
 _LARGEST_FILE = 1_000_000
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL | re.IGNORECASE)
+_AGAIN = "Run the cell again, or ask a larger model."
 _CUT = ("length", "budget", "rate")
 UNCHECKED = (
     "The answer is checked to be JSON, but not against the schema: "
@@ -31,8 +32,10 @@ class AnswerInvalid(QmtError):
     """An answer is not the JSON that was asked for; ``text`` is what it is."""
 
     code = "answer-invalid"
-    default_next_step = "Run the cell again, allow a longer answer, or ask a larger model."
-    text = ""
+
+    def __init__(self, sentence: str, *, text: str, next_step: str) -> None:
+        super().__init__(sentence, next_step=next_step)
+        self.text = text
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,19 @@ class Form:
             value = _parsed(inner)
         except ValueError:
             if finish_reason in _CUT:
-                raise _invalid("The answer was cut off before its JSON ended.", text) from None
-            raise _invalid("The answer is no JSON.", text) from None
+                raise AnswerInvalid(
+                    "The answer was cut off before its JSON ended.",
+                    text=text,
+                    next_step="Allow a longer answer, or ask for less.",
+                ) from None
+            raise AnswerInvalid("The answer is no JSON.", text=text, next_step=_AGAIN) from None
         try:
             return self.check(value, inner)
         except ValueError as error:
             said = printable(_first_problem(error), 200)
-            raise _invalid(f"The answer does not keep to the schema: {said}.", text) from None
-
-
-def _invalid(sentence: str, text: str) -> AnswerInvalid:
-    error = AnswerInvalid(sentence)
-    error.text = text
-    return error
+            raise AnswerInvalid(
+                f"The answer does not keep to the schema: {said}.", text=text, next_step=_AGAIN
+            ) from None
 
 
 def _inner(text: str) -> str:

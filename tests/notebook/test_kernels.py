@@ -235,3 +235,37 @@ def test_a_notebook_that_shares_an_upstream_holds_nothing_of_its_key(kernel, tmp
     assert "[key]" in published
     assert len(errors(shown)) == 6
     assert [part for part in range(len(key) - 6) if key[part : part + 7] in published] == []
+
+
+def test_a_real_model_answers_in_json_about_what_the_notebook_holds(kernel, smollm2, tmp_path):
+    both = kernel("both")
+    both.text("%qmt_host --model smollm2 --slots 1 --uses 1")
+    both.text(
+        "schema = {'type': 'object', 'properties': {'city': {'type': 'string', 'maxLength': 20}, "
+        "'big': {'type': 'boolean'}}, 'required': ['city', 'big'], 'additionalProperties': False}\n"
+        "note = 'Paris is a big city.'"
+    )
+    asked = "--temperature 0 --seed 1 --json schema --save place"
+    published = both.run(
+        f"%%chat --context note,-1 --stats --save-stats took {asked} --max-tokens 80\nWhich city?"
+    )
+    assert not errors(published)
+    printed = "".join(m["content"]["text"] for m in published if m["msg_type"] == "stream")
+    assert "Sent with the prompt: note (20 characters), In[" in printed
+    answer, table = [data for _, data, _ in answers(published)][-2:]
+    assert answer["text/markdown"].startswith("```\n{\n"), "one indented block"
+    assert "tokens/s" in table["text/html"]
+    kinds = both.text("print(sorted(place), type(place['city']), type(place['big']))")
+    assert kinds.strip() == "['big', 'city'] <class 'str'> <class 'bool'>"
+    assert both.text("print(took['finish_reason'], took['completion_tokens'] > 3)") == "stop True\n"
+
+    failed = errors(both.run(f"%%chat --new {asked} --max-tokens 3\nWhich city?"))[0]
+    assert failed["ename"] == "AnswerInvalid"
+    assert "cut off before its JSON ended" in failed["evalue"]
+    assert both.text("print(type(place))").strip() == "<class 'str'>"
+
+    shown = both.run("%qmt_history")
+    history = next(m["content"]["data"] for m in shown if m["msg_type"] == "display_data")
+    assert history["text/html"].count("<section") == 2, "what failed is no part of it"
+    assert "Paris is a big city." in history["text/html"]
+    assert "smollm2 on " in history["text/plain"]
