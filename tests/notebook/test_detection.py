@@ -6,11 +6,8 @@ import pytest
 
 from qmt_jupyter.notebook.state import STATE
 from qmt_jupyter.providers import detect
+from tests.notebook.scripted import run
 from tests.providers.local_servers import LocalServer, ollama
-
-from .test_magics import run, shell
-
-__all__ = ["shell"]
 
 
 @pytest.fixture
