@@ -16,7 +16,6 @@ from traitlets import Bool
 from .. import flags
 from ..errors import NotJoined, OptionInvalid
 from ..harmless import shareable
-from ..settings import write_private
 from ..terminal import progress_bar
 from .arguments import flags_and_prompt
 from .display import Growing, Streaming, is_terminal
@@ -76,12 +75,13 @@ class QmtMagics(Magics):
 
         self._free_name(options.save)
         if STATE.host is not None:
-            if line != STATE.host_line:
+            if line.strip() and line != STATE.host_line:
                 raise OptionInvalid(
                     f"This kernel hosts {', '.join(STATE.host.models)} already.",
                     next_step="%qmt_invite makes another invite; %qmt_host --stop ends hosting.",
                 )
-            # The same cell once more, as in Run All: its guests are not to notice.
+            # The same cell once more, as in Run All, or nothing but the magic: one more view.
+            # Its guests are not to notice.
             self._introduce(options)
             return
         if flags.names_nothing(options) and (found := detect()):
@@ -114,7 +114,9 @@ class QmtMagics(Magics):
             limits=Limits(**flags.limits(options)),
         )
         self._keep(options.save, made)
-        self._hand_over(made, options.link_file)
+        from .hosting import hand_over
+
+        hand_over(STATE, made, self.shell, options.link_file)
 
     @no_var_expand
     @line_magic
@@ -282,12 +284,10 @@ class QmtMagics(Magics):
             print(history.cleared_line(STATE.forget()))
 
     def _introduce(self, options: argparse.Namespace) -> None:
-        from ..words import host_lines
+        from .hosting import introduce
 
-        running = STATE.hosting()
-        self._keep(options.save, running)
-        self._say("\n".join(host_lines(running)))
-        self._hand_over(running.invite, options.link_file)
+        self._keep(options.save, STATE.hosting())
+        introduce(STATE, self.shell, options.link_file)
 
     # What they share -----------------------------------------------------------------------
 
@@ -316,27 +316,6 @@ class QmtMagics(Magics):
         from .display import fetching
 
         return fetching()
-
-    def _hand_over(self, invite: Any, link_file: str | None) -> None:
-        """Show the invite where it will not be saved."""
-        if link_file:
-            path = Path(link_file).expanduser().absolute()
-            write_private(path, f"{invite.url}\n".encode())
-            print(f"The invite link is in {link_file}.")
-        if is_terminal(self.shell):
-            print(f"\n{invite.qr()}\n\n{invite.url}\n")
-            return
-        try:
-            from .panels import frozen
-            from .panels.invite import InvitePanel
-        except ImportError as missing:
-            # Printed, the link would be saved with the notebook.
-            print(
-                f"The invite is not shown here: {missing.name or 'anywidget'} cannot be imported. "
-                "--link-file PATH writes the link to a file."
-            )
-            return
-        frozen.show(InvitePanel(STATE.hosting(), invite))
 
     @staticmethod
     def _show_joined() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..api import Host, Mesh
     from ..endpoints import Endpoint
     from .panels.guest import GuestPanel
+    from .panels.host import HostPanel
 
 
 @dataclass
@@ -24,6 +25,7 @@ class State:
     started: Host | None = None
     mesh: Mesh | None = None
     host_line: str = ""
+    host_panel: HostPanel | None = None
     conversation: list[dict[str, Any]] = field(default_factory=list)
     # Who gave the answers of the conversation: the message itself, and what is known of it.
     answered: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)

@@ -65,7 +65,9 @@ class Front:
                     return said
         return None
 
-    def ask(self, name: str, subshell: str | None = None, timeout: float = 30, **given) -> dict:
+    def ask(
+        self, name: str, /, *, subshell: str | None = None, timeout: float = 30, **given
+    ) -> dict:
         """The answer to one question."""
         wanted = f"q-{next(self._ids)}"
         self.send({**given, "ask": name, "id": wanted}, subshell)

@@ -234,8 +234,8 @@ def test_a_panel_answers_while_a_cell_runs(kernel, tmp_path):
     try:
         # The feed has spoken, too, before the second question.
         for _ in range(2):
-            assert "secret" in front.ask("show", subshell, timeout=20)
-            front.ask("watch", subshell, fresh=True, timeout=20)
+            assert "secret" in front.ask("show", subshell=subshell, timeout=20)
+            front.ask("watch", subshell=subshell, fresh=True, timeout=20)
             while not front.views:
                 front.take()
     finally:

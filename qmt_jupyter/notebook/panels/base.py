@@ -26,8 +26,8 @@ import traitlets
 
 from ...errors import OptionInvalid, QmtError
 from ...harmless import printable
+from ..subshells import hear_at_once
 from .feed import FEED
-from .subshells import answer_in_subshells
 
 _HERE = Path(__file__).parent
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -50,7 +50,14 @@ def script(*names: str) -> str:
     return "\n".join((_HERE / f"{name}.js").read_text(encoding="utf-8") for name in parts)
 
 
-STYLE = (_HERE / "panels.css").read_text(encoding="utf-8")
+def style(*names: str) -> str:
+    """The style of a panel: the common one, then its own."""
+    return "\n".join(
+        (_HERE / f"{name}.css").read_text(encoding="utf-8") for name in ("panels", *names)
+    )
+
+
+STYLE = style()
 
 
 class Panel(anywidget.AnyWidget):
@@ -67,7 +74,7 @@ class Panel(anywidget.AnyWidget):
         self._sent: dict[str, Any] | None = None
         self._acting = threading.Semaphore(_MOST_AT_ONCE)
         super().__init__(frozen=self._calm(title, lines))
-        answer_in_subshells(self)
+        hear_at_once(self)
         self.on_msg(self._heard)
 
     def freeze(self, title: str, lines: Sequence[str]) -> None:

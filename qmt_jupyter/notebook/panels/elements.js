@@ -64,6 +64,7 @@ function confirmed(opener, question, yes, act) {
     place.hidden = false;
     opener.hidden = true;
     sure.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
   place.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;

@@ -70,7 +70,11 @@ function panel(label, build) {
     const note = element("p", { className: "qmt-note", hidden: true, attributes: { role: "status" } });
     const said = element("p", { className: "qmt-said", attributes: { role: "status" } });
     const section = element(
-      "section", { className: "qmt-panel", attributes: { "aria-label": label } },
+      "section", {
+        className: "qmt-panel",
+        // Otherwise JupyterLab takes Enter, and letters, for commands to the notebook.
+        attributes: { "aria-label": label, "data-lm-suppress-shortcuts": "true" },
+      },
       calm, live, note, said,
     );
     // While the panel is here, the text that stands for it in a file without it is not needed.
