@@ -251,12 +251,17 @@ def _matcher(shell: Any) -> Callable[[Any], dict[str, Any]]:
     def qmt_matches(context: Any) -> dict[str, Any]:
         fragment, found = _found(shell, context.text_until_cursor)
         return {
-            "completions": [SimpleCompletion(text=each, type="magic") for each in found],
+            "completions": [SimpleCompletion(text=each, type=_kind(each)) for each in found],
             "matched_fragment": fragment,
             "suppress": bool(found),
         }
 
     return qmt_matches
+
+
+def _kind(text: str) -> str:
+    """The word that JupyterLab shows beside it."""
+    return "flag" if text.startswith("--") else "value"
 
 
 def _older_matcher(shell: Any) -> Callable[[str], list[str]]:

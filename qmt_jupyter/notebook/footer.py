@@ -59,7 +59,7 @@ class Clock:
         if came is not None:
             parts.append(f"{came} tokens" + ("" if went is None else f", {went} in the prompt"))
         if self._first is not None:
-            parts.append(f"first after {_span(self._first - self._asked)}")
+            parts.append(f"first after {span(self._first - self._asked)}")
             parts += self._rate(self._pieces if came is None else came)
         parts += [each for each in (_CUT.get(answer.finish_reason or "", ""), end) if each]
         return " · ".join(parts)
@@ -74,5 +74,6 @@ def _number(usage: dict[str, Any], key: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time for people: ``173 ms`` or ``18.0 s``."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

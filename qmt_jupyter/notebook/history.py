@@ -20,6 +20,7 @@ Facts = dict[str, Any]
 
 # A longer conversation is shown from here on; whole it goes into a file.
 _MOST_SHOWN = 100_000
+_LONGEST_MARKUP = 600_000
 _EMPTY = "There is no conversation yet; %%chat begins one."
 _ROLES = {"system": "System", "user": "You", "assistant": "Model"}
 
@@ -89,31 +90,40 @@ def bundle(shown: Sequence[Entry]) -> dict[str, str]:
     while len(fitting) > 1 and sum(len(each.text) for each in fitting) > _MOST_SHOWN:
         fitting.pop(0)
         left += 1
-    before = f"{count(left, 'earlier message')} not shown here: --export PATH writes them all."
-    parts = [before] if left else []
+    before = [f"{count(left, 'earlier message')} not shown here: --export writes all."] * bool(left)
+    text = "\n\n".join([*before, *(_as_text(each) for each in fitting)])
+    markup = "".join([*(f"<p>{html.escape(each)}</p>" for each in before), *map(_as_html, fitting)])
+    if len(markup) > _LONGEST_MARKUP:
+        markup = markdown.unparsed(text)
     return {
-        "text/plain": "\n\n".join([*parts, *(_as_text(each) for each in fitting)]),
-        "text/markdown": "\n\n".join([*parts, *(_as_markdown(each) for each in fitting)]),
-        "text/html": "".join(
-            [*(f"<p>{html.escape(each)}</p>" for each in parts), *map(_as_html, fitting)]
+        "text/plain": text,
+        "text/markdown": "\n\n".join(
+            [*before, *(_as_markdown(each, _cut(each.text)) for each in fitting)]
         ),
+        "text/html": markdown.framed(markup, ""),
     }
 
 
+def _cut(text: str) -> str:
+    """A message as far as it is shown."""
+    if len(text) <= _MOST_SHOWN:
+        return text
+    return f"{text[:_MOST_SHOWN]}\n\n… cut here: --export writes all."
+
+
 def _as_text(entry: Entry) -> str:
-    return f"{entry.heading}:\n{plain(entry.text)}"
+    return f"{entry.heading}:\n{plain(_cut(entry.text))}"
 
 
-def _as_markdown(entry: Entry) -> str:
+def _as_markdown(entry: Entry, text: str) -> str:
     # A heading ends whatever the message before has left open.
-    return f"#### {markdown.markdown(entry.heading)}\n\n{markdown.markdown(entry.text)}"
+    return f"#### {markdown.markdown(entry.heading)}\n\n{markdown.markdown(text)}"
 
 
 def _as_html(entry: Entry) -> str:
-    shown = markdown.bundle(entry.text)["text/html"]
     return (
-        f'<section style="margin:0 0 .8em"><p style="font-weight:600;margin:0">'
-        f"{html.escape(entry.heading)}</p>{shown}</section>"
+        '<section style="margin:0 0 .8em"><p style="font-weight:600;margin:0">'
+        f"{html.escape(entry.heading)}</p>{markdown.html(_cut(entry.text))}</section>"
     )
 
 
@@ -165,7 +175,7 @@ def export(shown: Sequence[Entry], path: Path, *, replace: bool) -> None:
 
 def as_file(shown: Sequence[Entry]) -> str:
     """The whole conversation as a Markdown file."""
-    return "\n\n".join(_as_markdown(each) for each in shown) + "\n"
+    return "\n\n".join(_as_markdown(each, each.text) for each in shown) + "\n"
 
 
 def cleared_line(number: int) -> str:

@@ -250,7 +250,7 @@ class QmtMagics(Magics):
             turn(STATE, options, asked, screen, taking)
         except (Interrupted, structured.AnswerInvalid) as ended:
             self._keep(options.save, ended.text)
-            if options.save:
+            if options.save and ended.text:
                 ended.next_step = f"{ended.next_step} Its text is in {options.save}.".strip()
             raise
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..harmless import printable
 from ..identity.peer_id import short
 from ..tables import table
+from .footer import span
 
 if TYPE_CHECKING:
     from ..api import Answer, Mesh
@@ -84,9 +85,9 @@ def rows(said: dict[str, Any], own: bool) -> list[tuple[str, str]]:
         ("host", f"this kernel ({host})" if own else f"{mesh}({host})"),
         ("prompt", _tokens(said["prompt_tokens"])),
         ("answer", _tokens(said["completion_tokens"])),
-        ("first token after", "none came" if first is None else f"{first * 1000:.0f} ms"),
+        ("first token after", "none came" if first is None else span(first)),
         ("speed", "not known" if speed is None else f"{speed:g} tokens/s"),
-        ("wait in the queue", "none" if not queued else f"{queued * 1000:.0f} ms"),
+        ("wait in the queue", "none" if not queued else span(queued)),
         ("ended", said["finish_reason"] or "not said"),
         ("left", _left(said["left"], own)),
     ]

@@ -20,6 +20,7 @@ from .display import Growing
 
 _LARGEST_FILE = 1_000_000
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL | re.IGNORECASE)
+_OPEN = "````````json\n"
 _AGAIN = "Run the cell again, or ask a larger model."
 _CUT = ("length", "budget", "rate")
 UNCHECKED = (
@@ -60,12 +61,15 @@ class Form:
         }
 
     def read(self, text: str, finish_reason: str | None) -> Any:
-        """The answer's value. Raises :class:`AnswerInvalid`."""
+        """The answer's value; no ``finish_reason`` says that it was stopped.
+
+        Raises :class:`AnswerInvalid`.
+        """
         inner = _inner(text)
         try:
             value = _parsed(inner)
         except ValueError:
-            if finish_reason in _CUT:
+            if finish_reason is None or finish_reason in _CUT:
                 raise AnswerInvalid(
                     "The answer was cut off before its JSON ended.",
                     text=text,
@@ -242,11 +246,12 @@ class JsonGrowing(Growing):
     """A growing output whose text is shown as one block of JSON, indented at the end."""
 
     def show(self, text: str, footer: str) -> None:
-        """Draw what is new."""
-        super().show(_block(text), footer)
+        """Draw what is new: a block that is not closed yet, since only its end may change."""
+        super().show(f"{_OPEN}{text}" if text else "", footer)
 
     def finish(self, text: str, footer: str, metadata: dict[str, Any]) -> None:
         """Draw for the last time, indented where it is JSON."""
+        self._rendering = None  # it knows another text
         super().finish(_block(_indented(text)), footer, metadata)
 
 

@@ -51,6 +51,10 @@ def test_a_very_long_conversation_shows_its_end_and_says_so():
     shown = history.bundle(history.entries(messages, []))
     assert shown["text/html"].count("<section") == 3
     assert "6 earlier messages not shown here" in shown["text/plain"]
+    code = "```python\n" + "x=1;" * 100_000
+    shown = history.bundle(history.entries([{"role": "assistant", "content": code}], []))
+    assert sum(len(each) for each in shown.values()) < 1_000_000
+    assert "cut here" in shown["text/html"]
 
 
 def test_an_export_says_what_was_said_and_who_said_it(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 
 import pytest
@@ -72,6 +74,7 @@ def test_an_answer_that_keeps_to_the_schema_becomes_its_value():
         ('{"name": "Ada"}', "stop", "does not keep to the schema: .*'age' is a required"),
         ('{"name": "Ada", "age": "36"}', "stop", "age: '36' is not of type 'integer'"),
         ("[" * 100_000, "stop", "no JSON"),
+        ('{"name": "stopped', None, "cut off before its JSON ended"),
     ],
 )
 def test_any_other_answer_is_an_error_that_holds_its_text(text, reason, said):
@@ -116,15 +119,30 @@ def test_a_pydantic_model_checks_the_answer_and_makes_an_instance():
 
 def test_json_is_shown_as_one_block_and_indented_when_it_is_whole(monkeypatch):
     drawn = []
-    monkeypatch.setattr("IPython.display.display", lambda data, **_: drawn.append(data))
+
+    class Handle:
+        def update(self, data, **_):
+            drawn.append(data)
+
+    def display(data, **_):
+        drawn.append(data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
     growing = JsonGrowing()
-    growing.show('{"a": "```', "")
-    growing._handle = None
-    growing.finish('{"a": "```", "b": [1]}', "", {})
-    assert drawn[0]["text/markdown"] == '````\n{"a": "```\n````'
-    assert drawn[1]["text/markdown"].splitlines()[1:-1] == [
-        "{", '  "a": "```",', '  "b": [', "    1", "  ]", "}",
+    whole = '{"a": "```", "b": [1, 2]}'
+    for end in range(1, len(whole) + 1):
+        growing._wait = 0
+        growing.show(whole[:end], "")
+    texts = [re.sub("<[^>]*>", "", data["text/html"].partition("</style>")[2]) for data in drawn]
+    shown = [html.unescape(text).partition("\n")[0] for text in texts]
+    assert shown == [whole[:end] for end in range(1, len(whole) + 1)]
+    assert all(data["text/html"].count("<pre") == 1 for data in drawn)
+
+    growing.finish(whole, "", {})
+    assert drawn[-1]["text/html"].count("<pre") == 1
+    assert drawn[-1]["text/markdown"].splitlines() == [
+        "````", "{", '  "a": "```",', '  "b": [', "    1,", "    2", "  ]", "}", "````",
     ]  # fmt: skip
-    growing._handle = None
     growing.finish('{"a": ', "", {})
-    assert '{"a": ' in drawn[2]["text/markdown"], "what is no JSON is shown as it is"
+    assert '{"a": ' in drawn[-1]["text/markdown"], "what is no JSON is shown as it is"
