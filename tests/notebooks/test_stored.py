@@ -10,8 +10,11 @@ import pytest
 
 from tests.notebooks.book import REPOSITORY
 
-STORED = sorted([*REPOSITORY.glob("notebooks/*.ipynb"), *REPOSITORY.glob("binder/*.ipynb")])
-EVERY = pytest.mark.parametrize("path", STORED, ids=[path.stem for path in STORED])
+EXAMPLES = sorted(REPOSITORY.glob("notebooks/*.ipynb"))
+STORED = [*EXAMPLES, *sorted(REPOSITORY.glob("binder/*.ipynb"))]
+EVERY = pytest.mark.parametrize(
+    "path", STORED, ids=[f"{path.parent.name}-{path.stem}" for path in STORED]
+)
 
 
 def code(path: Path) -> list[nbformat.NotebookNode]:
@@ -20,9 +23,11 @@ def code(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def test_the_notebooks_that_the_readme_promises_are_there():
-    assert {path.stem for path in STORED if path.parent.name == "notebooks"} == {
+    assert [path.stem for path in EXAMPLES] == [
         "guest", "host", "structured_output_and_tools", "usage_analysis",
-    }  # fmt: skip
+    ]  # fmt: skip
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert all(f"(notebooks/{path.name})" in readme for path in EXAMPLES)
 
 
 @EVERY
@@ -53,10 +58,8 @@ def test_a_stored_notebook_holds_no_link_and_no_machine(path):
     assert not re.search(r"/(home|root|Users|tmp)/", text)
 
 
-@EVERY
-def test_a_stored_notebook_says_first_what_to_install_and_installs_nothing_unasked(path):
-    if path.parent.name == "binder":
-        pytest.skip("there everything is installed")
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_an_example_says_first_what_to_install_and_installs_nothing_unasked(path):
     first = code(path)[0].source.splitlines()
     assert all(line.startswith("#") for line in first)
     assert any(line.startswith("# %pip install -q ") and "qmt-jupyter" in line for line in first)
