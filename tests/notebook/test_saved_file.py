@@ -76,7 +76,9 @@ def token_of(url: str) -> str:
 def show(kernel, published: list[dict], question: str = "show", **given) -> str:
     """Press *Show* on the panel that a cell has displayed; the secret that came."""
     front = Front(kernel, panels(published)[-1])
-    front.watch()
+    view = front.watch()
+    if "invites" in view:
+        given.setdefault("invite", view["invites"][0]["id"])
     answer = front.ask(question, **given)
     assert "problem" not in answer, answer
     return answer["secret"]
