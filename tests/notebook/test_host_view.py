@@ -9,6 +9,9 @@ import pytest
 from qmt_jupyter.errors import OptionInvalid
 from qmt_jupyter.notebook.panels import host, host_view
 
+# ipywidgets 7.7 in a process without a kernel
+pytestmark = pytest.mark.filterwarnings("ignore:Deprecated in traitlets 4.1:DeprecationWarning")
+
 NOW = 1_800_000_000.0
 SINCE = NOW - 600
 IDLE = {"requests": None, "tokens": None}
