@@ -49,7 +49,8 @@ class Timeline:
 def figures(timeline: Timeline, answer: Answer, left: dict[str, Any] | None) -> dict[str, Any]:
     """An answer's figures as plain values; times in seconds, None where something is not known.
 
-    ``left`` holds the ``requests`` and ``tokens`` that remain, None where nothing limits them.
+    ``host`` is the end of its peer id; ``left`` holds the ``requests`` and ``tokens`` that remain,
+    None where nothing limits them.
     Names and numbers are the host's: only what has the expected shape is taken.
     """
     usage = answer.usage or {}
@@ -63,13 +64,13 @@ def figures(timeline: Timeline, answer: Answer, left: dict[str, Any] | None) -> 
         speed = round((completion - 1) / spent, 1) if completion > 1 and spent > 0 else None
     return {
         "model": None if answer.model is None else printable(answer.model, 80),
-        "host": answer.host,
+        "host": short(answer.host) if answer.host else None,  # whole it is in no notebook
         "mesh": answer.mesh,
         "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "first_token_s": None if timeline.first is None else round(timeline.first, 4),
+        "first_token_s": None if timeline.first is None else round(timeline.first, 6),
         "tokens_per_s": speed,
-        "queued_s": round(timeline.queued, 4),
+        "queued_s": round(timeline.queued, 6),
         "finish_reason": answer.finish_reason and printable(answer.finish_reason, 40),
         "left": left,
     }
@@ -78,7 +79,7 @@ def figures(timeline: Timeline, answer: Answer, left: dict[str, Any] | None) -> 
 def rows(said: dict[str, Any], own: bool) -> list[tuple[str, str]]:
     """The figures for people, one a row; ``own``: the model is this kernel's."""
     first, speed, queued = said["first_token_s"], said["tokens_per_s"], said["queued_s"]
-    host = short(said["host"]) if said["host"] else "this kernel"
+    host = said["host"] or "this kernel"
     mesh = f"{printable(said['mesh'], 60)} " if said["mesh"] and not own else ""
     return [
         ("model", said["model"] or "not said"),

@@ -7,6 +7,7 @@ from IPython.utils.capture import capture_output
 
 import qmt_jupyter as qmt
 from qmt_jupyter.errors import NotJoined, OptionInvalid
+from qmt_jupyter.notebook import stats
 from qmt_jupyter.notebook.state import STATE
 from qmt_jupyter.notebook.structured import AnswerInvalid
 from tests.notebook.scripted import Scripted, run
@@ -118,7 +119,7 @@ def test_figures_are_shown_and_saved(shell, hosting):
     assert (figures["prompt_tokens"], figures["completion_tokens"]) == (3, 3)
     assert figures["first_token_s"] > 0
     assert figures["queued_s"] == 0
-    assert figures["host"] == STATE.host.peer_id
+    assert figures["host"] == STATE.host.peer_id[-8:]
     assert figures["finish_reason"] == "stop"
     assert shell.user_ns["text"] == "a b c"
     said = run(shell, "%%chat --save-stats figures\nHi")
@@ -126,6 +127,7 @@ def test_figures_are_shown_and_saved(shell, hosting):
 
 
 def test_figures_say_what_is_left_of_an_invites_budget(shell, monkeypatch):
+    monkeypatch.setattr(stats, "_LEFT_WITHIN", 60)
     with qmt.host(Scripted(), uses=0) as host:
         for limits, left in (
             (qmt.Limits(requests=5, tokens=1000), {"requests": 4, "tokens": 995}),

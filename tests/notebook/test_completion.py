@@ -211,7 +211,7 @@ def test_a_background_loop_that_is_stuck_holds_nothing_up(shell, hosting):
 
     async def stick():
         assert asyncio.get_running_loop()
-        release.wait(30)
+        release.wait(100)
 
     stuck = runtime.submit(stick)
     try:
