@@ -28,7 +28,8 @@ class Rendering:
         self._start = 0  # where what is not closed begins
         self._looked = 0  # up to where ends of blocks were looked for
         self._raw = False
-        self._references: dict[str, Any] = {}
+        self._references: dict[str, Any] = {}  # of the closed blocks
+        self._defined = False  # whether there are any at all
         self._colours = Colours()
 
     def html(self, text: str) -> str:
@@ -37,9 +38,8 @@ class Rendering:
 
     def whole(self, text: str) -> str:
         """The HTML of the whole, for the last time."""
-        if self._references and len(text) <= LONGEST_PARSED:
-            return html(text)
-        return self._html(text, None)
+        markup = self._html(text, None)
+        return html(text) if self._defined and len(text) <= LONGEST_PARSED else markup
 
     def _html(self, text: str, colours: Colours | None) -> str:
         self._text += plain(text[self._taken :])
@@ -90,4 +90,6 @@ class Rendering:
         environment: dict[str, Any] = {"references": dict(self._references)}
         if colours is not None:
             environment[COLOURS] = colours
-        return str(parser().render(text, environment))
+        markup = str(parser().render(text, environment))
+        self._defined = self._defined or bool(environment["references"])
+        return markup
