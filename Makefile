@@ -22,7 +22,7 @@ LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-lowest lint docs binder bench clean
+.PHONY: help demo test test-lowest lint docs screenshots binder bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ docs: $(VENV)/.dev ## the pages of docs/ as a site in build/site; a broken link 
 	$(VENV)/bin/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --quiet \
 		docs build/site
 	@echo "The site is in build/site; open build/site/index.html."
+
+screenshots: $(VENV)/.dev ## the pictures of docs/images, anew, from a real JupyterLab in Chromium
+	$(VENV)/bin/python docs/screenshots.py $(ARGS)
 
 binder: $(VENV)/.host ## what Binder would build, in a fresh home and environment, and its demo there
 	@PYTHON="$(PYTHON)" tests/notebooks/image.sh
