@@ -109,7 +109,7 @@ def test_after_everything_the_file_holds_no_token_key_or_address(kernel, tmp_pat
     guest_key = show(guest, guest.run("%qmt_serve"))
     guest.run(f"%qmt_join --file {first}")
     run_all(guest, ["%%chat --save a\nHello there.", "%chat And again?", "%%chat --new\nHi."], 0)
-    run_all(guest, ["%qmt_status", "%qmt_models"], 0)
+    run_all(guest, ["%qmt_status", "%qmt_models", "%qmt_history", "%qmt"], 0)
     run_all(
         host,
         [
