@@ -45,8 +45,11 @@ def test_host_and_guest_run_as_a_pair_by_the_link_alone(tmp_path, monkeypatch):
         usage = host.run(host.tagged("again"))
         check_saved(host, link)
 
-    assert len(answers(host)) == 1
-    assert len(answers(guest)) == 3
+    for book in (host, guest):
+        asked = [cell for cell in book.cells if cell.source.startswith("%%chat")]
+        assert len(answers(book)) == len(asked) >= 1
+        # What a reader of the file sees where a panel was.
+        assert any("qmt-frozen" in o.get("data", {}).get("text/html", "") for o in book.outputs())
     for answer in [*answers(host), *answers(guest)]:
         kept = answer.metadata["qmt"]
         assert kept["model"] == "smollm2"
@@ -55,7 +58,7 @@ def test_host_and_guest_run_as_a_pair_by_the_link_alone(tmp_path, monkeypatch):
         assert answer.data["text/markdown"].strip()
     (invite,) = (each for each in read_usage()["invites"] if each["name"] == "From the test")
     (visitor,) = invite["guests"]
-    assert visitor["requests"] == 3
+    assert visitor["requests"] == len(answers(guest))
     assert visitor["membership"][:8] in usage
 
 
@@ -68,8 +71,9 @@ def test_answers_become_data_and_a_tool_is_called(tmp_path):
         for output in book.outputs()
         if "text/html" in output.get("data", {})
     ]
-    assert any("Ada Byron" in table for table in tables)
     said = "".join(printed(cell) for cell in book.cells)
+    assert any("Ada Byron" in table for table in tables)
+    assert re.search(r"^\S.* is \d+$", said, re.MULTILINE)
     # Which city a model of this size picks is its own affair; that it calls the tool is not.
     assert (
         len(re.findall(r"local_time\('(?:Lisbon|Nairobi|Oslo|Tokyo)'\) returns \d\d:\d\d", said))
