@@ -20,8 +20,8 @@ _FASTEST = 0.1
 _BYTES_PER_SECOND = 250_000
 # Characters of the plain form while it grows: front ends that choose it are small ones.
 _RECENT = 4_000
-# What a file says that was saved in mid-answer.
-_UNFINISHED = "still being written"
+# What a file says that was saved in mid-answer, and a page that was loaded again meanwhile.
+_UNFINISHED = "still being written; if the page is loaded again, %qmt_history shows it all"
 
 
 def is_terminal(shell: Any) -> bool:
@@ -107,7 +107,7 @@ class Growing:
             below = footer or _UNFINISHED
         return {
             "text/plain": plain(recent) + (f"\n\n{footer}" if footer else ""),
-            "text/html": markdown.framed(self._rendering.html(text), below),
+            "text/html": markdown.framed(self._rendering.html(text), below, is_growing=True),
         }
 
     def _send(self, data: dict[str, str], metadata: dict[str, Any]) -> int:

@@ -131,11 +131,15 @@ def _style() -> str:
     return Path(__file__).with_name("answer.css").read_text(encoding="utf-8").replace("\n", "")
 
 
-def framed(markup: str, footer: str) -> str:
-    """An answer's HTML with what it looks like, and ``footer``, our own plain text, apart."""
+def framed(markup: str, footer: str, *, is_growing: bool = False) -> str:
+    """An answer's HTML with what it looks like, and ``footer``, our own plain text, apart.
+
+    One that grows hides a strip above it that is broken, as in a page that was loaded again.
+    """
     quiet = f'<p class="qmt-footer">{escaping.escape(footer)}</p>' if footer else ""
     style = f"<style>{_style()}</style>" if markup or quiet else ""
-    return f'{style}<div class="{_CLASSES}"><div class="qmt-text">{markup}</div>{quiet}</div>'
+    classes = f"{_CLASSES} qmt-growing" if is_growing else _CLASSES
+    return f'{style}<div class="{classes}"><div class="qmt-text">{markup}</div>{quiet}</div>'
 
 
 def bundle(text: str, footer: str = "", markup: str | None = None) -> dict[str, str]:

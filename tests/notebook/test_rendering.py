@@ -97,6 +97,8 @@ def test_while_it_grows_only_what_front_ends_choose_is_sent():
     assert set(sent) == {"text/plain", "text/html"}
     assert len(sent["text/plain"]) < 5_000
     assert sent["text/html"].count("word ") == 9_999, "all of it"
+    assert "qmt-growing" in sent["text/html"]
+    assert "qmt-growing" not in markdown.bundle("word")["text/html"].partition("</style>")[2]
     assert "still being written" in sent["text/html"], "what a file says that is saved now"
 
 
