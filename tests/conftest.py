@@ -21,6 +21,10 @@ from qmt_jupyter.providers.model_files import locate_model
 
 MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[1] / ".cache" / "models")
 
+# The engine's threads wait for each other by spinning, which halves an answer's time on a quiet
+# machine and makes it ten times as long on one whose cores are busy: a test may run on either.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 
