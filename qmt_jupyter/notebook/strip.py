@@ -41,6 +41,10 @@ class Strip(anywidget.AnyWidget):
         self.is_watched = False
         self.is_pressed = False
         self.on_msg(self._heard)
+
+    def open(self) -> None:
+        """Open the comm; from the very next moment on the front end is heard."""
+        super().open()
         subshells.hear_at_once(self)
 
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:

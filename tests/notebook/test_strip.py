@@ -67,6 +67,9 @@ class FrontEnd:
                 if press is not None and not pressed and press(said[-1]):
                     pressed = True
                     self.ask(comm, "stop")
+            elif comm is not None and not said and "display" in message["msg_type"]:
+                # As strip.js does: the first one may have come before anybody listened.
+                self.ask(comm, "watch")
         return published, said, comm
 
 
@@ -92,7 +95,7 @@ def test_stop_ends_the_answer_while_the_cell_runs_and_the_next_cells_run(front_e
     last = shown(published)[-1]["data"]["text/plain"]
     assert last.startswith("for ever")
     assert last.endswith("· stopped")
-    assert {message["phase"] for message in said} == {"answering"}
+    assert said[-1]["phase"] == "answering"
     # The host hears of it a moment later.
     kept = kernel.text(
         "import time\n"
@@ -111,8 +114,8 @@ def test_stop_ends_the_answer_while_the_cell_runs_and_the_next_cells_run(front_e
 
 
 def test_nothing_of_a_strip_is_kept(front_end):
-    front_end.kernel.text(ENDLESS.format(delay=0.01, slots=4))
-    published, said, _ = front_end.run("%%chat --max-tokens 120\nmany words")
+    front_end.kernel.text(ENDLESS.format(delay=0.02, slots=4))
+    published, said, _ = front_end.run("%%chat --max-tokens 250\nmany words")
     assert said
     kept = {}
     for each in shown(published):
