@@ -53,7 +53,6 @@ class Meter:
             return 0.0
         self._shorten(trail, clock)
         if not trail:
-            del self._trails[membership_id]
             return 0.0
         began, had = trail[0]
         return max(0, trail[-1][1] - had) / max(clock - began, _LEAST)
@@ -62,6 +61,13 @@ class Meter:
     def _shorten(trail: deque[tuple[float, int]], clock: float) -> None:
         while trail and trail[0][0] < clock - _WINDOW:
             trail.popleft()
+
+    def forget(self, clock: float) -> None:
+        """Let go of the guests that have not been followed for a while."""
+        for membership_id, trail in list(self._trails.items()):
+            self._shorten(trail, clock)
+            if not trail:
+                del self._trails[membership_id]
 
     def add_up(self, now: float) -> None:
         """Put what was counted since the last time where it belongs; ``now`` is since 1970."""

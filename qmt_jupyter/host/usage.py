@@ -224,6 +224,7 @@ class UsageBook:
         """Have the meter look at what runs, by both clocks; call it every half second."""
         for each in self._running:
             each.follow(clock)
+        self.meter.forget(clock)
         self.meter.add_up(now)
 
     def running(self) -> dict[str | None, tuple[int, int]]:

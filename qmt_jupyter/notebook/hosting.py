@@ -48,9 +48,11 @@ def _panel(state: State, host: Host) -> Any:
         return None
     from .panels.host import HostPanel
 
-    if state.host_panel is None or state.host_panel.host is not host:
-        state.host_panel = HostPanel(host)
-    return state.host_panel
+    panel = state.host_panel
+    # Closed: by `Widget.close_all` or the like.
+    if panel is None or panel.host is not host or panel.comm is None:
+        panel = state.host_panel = HostPanel(host)
+    return panel
 
 
 def _has_widgets() -> bool:

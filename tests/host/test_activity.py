@@ -80,11 +80,22 @@ def test_speed_follows_what_a_guest_gets_and_ends_with_it():
     assert 5 < meter.speed("g", 12.0) < 20, "it wanes"
     assert meter.speed("g", 14.0) == 0
     assert meter.speed("other", 10.0) == 0
+    meter.forget(14.0)
     assert meter._trails == {}, "and nothing of it is left"
     guest.completion_tokens -= 50
     meter.follow("g", guest, 20.0)
     meter.follow("g", GuestUsage(), 20.5)
     assert meter.speed("g", 20.5) == 0, "never below nothing"
+
+
+def test_guests_that_come_and_go_leave_nothing_where_nobody_looks():
+    book, begin = book_of()
+    for number in range(100):
+        begin(f"g{number}", GuestUsage()).end("completed", START, float(number))
+        book.look(START, float(number))
+    assert len(book.meter._trails) < 10
+    book.look(START, 200.0)
+    assert book.meter._trails == {}
 
 
 def test_who_waits_and_who_runs_is_told_apart():

@@ -174,6 +174,15 @@ def test_a_host_that_is_closed_elsewhere_is_closed_in_its_panel(kernel, link):
     other.watch(lambda view: view["state"] == "closed")
 
 
+def test_a_panel_that_was_closed_with_all_widgets_is_made_anew(kernel, link):
+    host, front = hosted(kernel, link)
+    host.text("import ipywidgets; ipywidgets.Widget.close_all()")
+    (comm,) = panels(published := host.run("%qmt_host"))
+    assert not errors(published)
+    assert comm != front.comm
+    assert Front(host, comm).watch()["state"] == "hosting"
+
+
 def test_without_widgets_the_text_says_where_the_link_goes(kernel, link):
     host = kernel("host")
     host.text("import sys; sys.modules['anywidget'] = None")

@@ -136,6 +136,18 @@ def test_with_ever_more_guests_those_who_are_here_are_shown():
     assert view["more"] == {"models": 0, "invites": 11, "guests": 501 - host_view.MOST_GUESTS}
 
 
+def test_what_can_still_be_used_or_revoked_is_shown_before_what_is_used_up_or_over():
+    gone = [guest(f"gone-{number}", revoked_at=NOW) for number in range(300)]
+    view = seen(
+        invite(1, [guest("away", last_seen=0.0), *gone], max_uses=0),
+        *(invite(number, max_uses=1, uses=1) for number in range(2, 80)),
+    )
+    assert len(view["invites"]) == host_view.MOST_INVITES
+    assert view["invites"][-1]["id"] == "invite-1", "the only one that is open"
+    assert view["invites"][0]["id"] == "invite-79", "the newest first"
+    assert view["guests"][0]["claim"] == "away"
+
+
 def test_limits_and_what_is_left_are_said_and_whether_they_are_shared():
     left = {"requests": 3, "tokens": None}
     together = invite(1, [guest(left=left)], limits={"requests": 9}, left=left)

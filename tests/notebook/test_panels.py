@@ -141,6 +141,38 @@ def test_a_view_that_fails_is_said_and_comes_back(shown, monkeypatch):
     shown.until(lambda: "number" in shown.views()[-1])
 
 
+class Mute:
+    """Cannot be told of."""
+
+    def tell(self):
+        raise OSError("secret detail")
+
+
+def test_a_panel_that_cannot_be_told_of_silences_no_other(shown, monkeypatch, capfd):
+    mute = Mute()
+    feed.FEED.watch(mute)
+    try:
+        shown._heard(None, {"ask": "watch", "id": "w", "fresh": True}, None)
+        shown.until(shown.views)
+        shown.number += 1
+        shown.until(lambda: len(shown.views()) == 2)
+    finally:
+        feed.FEED.forget(mute)
+    assert capfd.readouterr().err == "", "a background thread does not print"
+
+
+def test_views_that_are_much_work_come_less_often(shown, monkeypatch):
+    def laborious(self):
+        time.sleep(0.1)
+        return {"now": time.monotonic()}
+
+    monkeypatch.setattr(Counting, "view", laborious)
+    shown._heard(None, {"ask": "watch", "id": "w", "fresh": True}, None)
+    shown.until(lambda: len(shown.views()) == 2)
+    one, other = (content["view"]["now"] for _, content in shown.heard if "view" in content)
+    assert other - one > 10 * 0.1
+
+
 def test_actions_are_answered_with_what_came_of_them_or_one_sentence(shown):
     asked = ("add", "break", "refuse", "unknown", "_add", "view", None, ["add"])
     for number, name in enumerate(asked):

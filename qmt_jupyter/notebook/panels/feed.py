@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 from typing import Protocol
@@ -11,6 +12,11 @@ TELL_EVERY = 0.25
 """A panel is told of at most so often, in seconds."""
 WATCHED_FOR = 30.0
 """A front end that has not said for so long that it watches does not watch any more."""
+# Where views are much work, as those of thousands of guests are, they come less often instead.
+_REST = 20
+_LONGEST_REST = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class Watched(Protocol):
@@ -61,9 +67,14 @@ class Feed:
 
     def _run(self) -> None:
         while not self._ended.is_set() and (due := self._due()):
+            began = time.monotonic()
             for panel in due:
-                panel.tell()
-            self._ended.wait(TELL_EVERY)
+                try:
+                    panel.tell()
+                except Exception:  # one that cannot speak silences no other
+                    log.debug("a panel could not be told of", exc_info=True)
+            work = time.monotonic() - began
+            self._ended.wait(max(TELL_EVERY, min(_REST * work, _LONGEST_REST)))
 
 
 FEED = Feed()

@@ -12,7 +12,7 @@ from typing import Any
 from ...harmless import printable
 from ...identity.peer_id import short
 from ...tables import limits_phrase
-from .invite import EXPIRED, REVOKED, standing
+from .invite import EXPIRED, OPEN, REVOKED, standing
 
 MOST_INVITES = 50
 MOST_GUESTS = 200
@@ -21,6 +21,7 @@ _MOST_MODELS = 40
 ENDED = "ended"
 ANSWERING, WAITING, CONNECTED, AWAY = "answering", "waiting", "connected", "away"
 _OVER = (REVOKED, EXPIRED)
+_NOT_HERE = {AWAY: 1, REVOKED: 2, ENDED: 2}
 _IDLE: dict[str, Any] = {"connections": 0, "running": 0, "waiting": 0, "tokens_per_second": 0.0}
 
 
@@ -55,7 +56,9 @@ def host_view(
     # Newest first, and who is here before who is not: what is cut off is what matters least.
     invites.reverse()
     invites.sort(key=lambda each: each["state"] in _OVER)
-    guests.sort(key=lambda each: (each["state"] in (REVOKED, ENDED, AWAY), -each["seen"]))
+    openest = sorted(invites, key=lambda each: (each["state"] in _OVER, each["state"] != OPEN))
+    kept = {each["id"] for each in openest[:MOST_INVITES]}
+    guests.sort(key=lambda each: (_NOT_HERE.get(each["state"], 0), -each["seen"]))
     own = usage["own"]
     return {
         "state": "hosting",
@@ -64,7 +67,7 @@ def host_view(
             {**model, "name": printable(model["name"], 80)}
             for model in activity["models"][:_MOST_MODELS]
         ],
-        "invites": invites[:MOST_INVITES],
+        "invites": [each for each in invites if each["id"] in kept],
         "guests": guests[:MOST_GUESTS],
         "earlier": earlier,
         "more": {
