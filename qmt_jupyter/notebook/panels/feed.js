@@ -49,8 +49,12 @@ class Kernel {
 
   // What is answered later than this is not wanted any more.
   forget() {
-    for (const asked of this.waiting.values()) clearTimeout(asked.timer);
+    const asked = [...this.waiting.values()];
     this.waiting.clear();
+    for (const { timer, fail } of asked) {
+      clearTimeout(timer);
+      fail(new Error("The kernel was lost before it answered. Look whether it is done, and ask again."));
+    }
   }
 
   close() {
@@ -97,6 +101,7 @@ function panel(label, build) {
     };
     const say = (text) => write(said, text ?? "");
     let heardAt = 0;
+    let problem = "";
     let late = 0;
     const quiet = (isQuiet) => {
       note.hidden = !isQuiet;
@@ -111,6 +116,9 @@ function panel(label, build) {
       heardAt = Date.now();
       if (view.problem) say(view.problem);
       else shown.update(view);
+      // What was said of the view is over with it; what was said of an action stays.
+      if (problem && !view.problem && said.textContent === problem) say("");
+      problem = view.problem ?? "";
       showLive(!view.problem || !live.hidden);
     });
     const shown = build(live, kernel, say);

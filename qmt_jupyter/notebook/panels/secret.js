@@ -55,6 +55,7 @@ function secretBox({ what, warning, ask, say, label }) {
       }
       box.replaceChildren(...parts);
       box.hidden = false;
+      box.scrollIntoView({ block: "nearest" }); // it may stand in a list that scrolls
       write(show, "Hide");
       show.setAttribute("aria-expanded", "true");
       clearTimeout(timer);
