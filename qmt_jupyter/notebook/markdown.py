@@ -29,8 +29,13 @@ LONGEST_PARSED = 100_000
 # The key of a rendering's environment under which it keeps colours from one time to the next.
 COLOURS = "qmt-colours"
 _PLACE = "qmt-place"
-# The end of a link's text, or of a reference's name, before any other destination.
-_OTHER_LINK = re.compile(r"\](?=[(:])(?![(:]\s*(?:https?://|mailto:))", re.IGNORECASE)
+# The end of a link's text before any other destination, and of the name of what a reference
+# refers to: some parsers let its title go on over blank lines and fences.
+_OTHER_LINK = re.compile(r"\](?=:|\((?!\s*(?:https?://|mailto:)))", re.IGNORECASE)
+# A bracket that its own line does not close: a reference's name may go on over lines, too.
+_OPEN_BRACKET = re.compile(r"\[(?!(?:\\.|[^\[\]\\]){0,1000}\])")
+# What begins or ends code. A text that is not parsed must leave none open after it.
+_CODE_MARKS = {ord("`"): "&#96;", ord("~"): "&#126;"}
 # A message past a server's limit (1 MB/s over three seconds) is dropped whole.
 _LARGEST = 2_000_000
 
@@ -95,11 +100,12 @@ def markdown(text: str) -> str:
 
     Fenced blocks stay as they are, but with a fence longer than any run inside, so that every
     parser agrees where they end, and without a language, because some front ends draw diagrams
-    from one (and a diagram may load images). Everything else is escaped, inline code included.
+    from one (and a diagram may load images). Everything else is escaped, inline code included;
+    links by reference are shown as they are written. In a very long text code is text, too.
     """
     lines = plain(text).split("\n")
     if len(text) > LONGEST_PARSED:
-        return "\n".join(_escaped(line) for line in lines)
+        return "\n".join(_escaped(line).translate(_CODE_MARKS) for line in lines)
     blocks = [
         (token.map[0], token.map[1], token.content)
         for token in parser().parse(plain(text))
@@ -111,7 +117,9 @@ def markdown(text: str) -> str:
         parts += [_escaped(line) for line in lines[position:start]]
         longest = max((len(run) for run in _backtick_runs(content)), default=0)
         fence = "`" * max(3, longest + 1)
-        parts += [fence, content.removesuffix("\n"), fence]
+        # In a paragraph, some parsers take a heading's underline in the code for the paragraph's.
+        apart = [""] if parts and parts[-1] else []
+        parts += [*apart, fence, content.removesuffix("\n"), fence]
         position = end
     parts += [_escaped(line) for line in lines[position:]]
     return "\n".join(parts)
@@ -123,7 +131,7 @@ def _backtick_runs(text: str) -> list[str]:
 
 def _escaped(line: str) -> str:
     quiet = line.replace("&", "&amp;").replace("<", "&lt;").replace("$", "&#36;")
-    return _OTHER_LINK.sub("&#93;", quiet.replace("![", "!&#91;"))
+    return _OPEN_BRACKET.sub("&#91;", _OTHER_LINK.sub("&#93;", quiet.replace("![", "!&#91;")))
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from markdown_it import MarkdownIt
 
 from qmt_jupyter.errors import OptionInvalid
 from qmt_jupyter.notebook import history
@@ -27,6 +28,17 @@ def test_no_message_breaks_out_of_its_place():
     assert "<img" not in shown["text/html"]
     assert shown["text/html"].index("You</p>") < shown["text/html"].index("Model</p>")
     assert shown["text/markdown"].rstrip().endswith("#### You\n\nNext")
+
+
+@pytest.mark.parametrize("open_code", ["```", "~~~"])
+def test_a_message_too_long_to_parse_leaves_no_code_open_for_the_next(open_code):
+    """Else the next one's fence would end it, and what that one fenced would be read as HTML."""
+    long = "x\n" * 60_000 + open_code
+    hostile = "```\n<img src=x onerror=alert(1)>\n```"
+    text = history.as_file(history.entries(conversation("s", "q", long, hostile), []))
+    rendered = MarkdownIt("commonmark", {"html": True}).render(text)
+    assert "<img" not in rendered
+    assert "<h4>You</h4>\n<pre><code>&lt;img" in rendered
 
 
 def test_a_hosts_name_in_a_heading_is_made_harmless():

@@ -79,6 +79,9 @@ HOSTILE = {
     "zero width": "[x](java\u200bscript:alert(1)) <\u200bscript>alert(1)</script>",
     "footer": 'fine\n\n<p class="qmt-footer">echo on abc · 4 tokens</p>',
     "end of the frame": "</div></div><p class=qmt-footer>x</p><button>Show link</button>",
+    "title that some end late": '[a]: https://x.example "\n```\n"\n\n<img src=x onerror=alert(1)>\n```',
+    "name that some end late": "[a\n```\n\\[]: b\n<img src=x onerror=alert(1)>\n```",
+    "underline in code": "a\n```\n<img src=x onerror=alert(1)>\n---\n```",
     "math": "$\\href{javascript:alert(1)}{x}$ and $$\\unicode{<img src=x onerror=alert(1)>}$$",
 }
 
@@ -150,6 +153,20 @@ def test_the_markdown_is_harmless_even_to_a_careless_front_end(text):
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_plain_text_is_what_the_model_wrote(text):
     assert markdown.bundle(text)["text/plain"] == text
+
+
+@pytest.mark.parametrize("kind", ["title that some end late", "name that some end late"])
+def test_no_reference_is_defined_where_parsers_differ_about_its_end(kind):
+    """JupyterLab's own parser lets both go on over a fence, which then ends instead of begins."""
+    made = markdown.markdown(HOSTILE[kind])
+    assert not re.search(r"^ {0,3}\[(\\.|[^\[\]\\])*\]:", made, re.MULTILINE)
+    assert MarkdownIt().parse(made)[3].type == "fence", "the picture is in code for every parser"
+
+
+def test_code_begins_apart_from_the_paragraph_before_it():
+    """Some parsers take both for one heading where an underline stands in the code."""
+    made = markdown.markdown(HOSTILE["underline in code"])
+    assert made == "a\n\n```\n<img src=x onerror=alert(1)>\n---\n```"
 
 
 def test_control_characters_reach_no_format():
