@@ -283,15 +283,14 @@ def link_from(argument: str | None, file: str | None) -> str | None:
     Raises :class:`~qmt_jupyter.errors.OptionInvalid` where the file cannot be read.
     """
     import os
-    from pathlib import Path
 
-    from .settings import INVITE_VARIABLE
+    from .settings import INVITE_VARIABLE, user_path
 
     if argument:
         return argument
     if file:
         try:
-            with Path(file).expanduser().open(encoding="utf-8") as handle:
+            with user_path(file).open(encoding="utf-8") as handle:
                 return handle.read(8192).strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"

@@ -7,12 +7,11 @@ import contextlib
 import json
 import shlex
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chat_command import links_to_join, say_who_is_absent
 from .harmless import printable
-from .settings import write_private
+from .settings import user_path, write_private
 from .terminal import Output
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         origins = arguments.allow_origin
         with mesh.serve(port=arguments.port, allow_origins=origins) as endpoint:
             if arguments.key_file:
-                path = Path(arguments.key_file).expanduser().absolute()
+                path = user_path(arguments.key_file).absolute()
                 write_private(path, f"{endpoint.api_key}\n".encode())
             # From the first word on, an interrupt is how it is meant to end.
             with contextlib.suppress(KeyboardInterrupt):

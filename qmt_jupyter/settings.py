@@ -20,6 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from .errors import HomeNotWritable, OptionInvalid
+from .harmless import printable
 
 INVITE_VARIABLE = "QMT_INVITE"
 DETECT_VARIABLE = "QMT_DETECT"
@@ -137,6 +138,18 @@ def write_private(path: Path, data: bytes) -> None:
         raise HomeNotWritable(f"{path} cannot be written ({error.strerror or error}).") from None
 
 
+def user_path(text: str) -> Path:
+    """A path as a person gives it, with ``~`` for a home. Raises OptionInvalid."""
+    try:
+        if "\0" not in text:
+            return Path(text).expanduser()
+    except RuntimeError:  # a user who has no home here
+        pass
+    raise OptionInvalid(
+        f"{printable(text, 120)} is no path on this machine.", next_step="Give it without ~."
+    )
+
+
 def _absolute(path: str) -> Path:
     # A child process that fetches a model has another working directory.
-    return Path(path).expanduser().absolute()
+    return user_path(path).absolute()

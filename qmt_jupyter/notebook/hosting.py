@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..harmless import shareable
-from ..settings import write_private
+from ..settings import user_path, write_private
 from .display import is_terminal
 from .state import State
 
@@ -71,7 +70,7 @@ def _display(panel: Any) -> None:
 
 def _write_link(invite: Invite, link_file: str | None) -> None:
     if link_file:
-        path = Path(link_file).expanduser().absolute()
+        path = user_path(link_file).absolute()
         write_private(path, f"{invite.url}\n".encode())
         print(f"The invite link is in {link_file}.")
 

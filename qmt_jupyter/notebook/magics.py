@@ -7,7 +7,6 @@ import json
 import keyword
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
@@ -272,8 +271,9 @@ class QmtMagics(Magics):
 
         shown = history.entries(STATE.conversation, STATE.answered, options.last)
         if options.export is not None:
-            path = Path(options.export).expanduser()
-            history.export(shown, path, replace=options.force)
+            from ..settings import user_path
+
+            history.export(shown, user_path(options.export), replace=options.force)
             print(f"The conversation is in {options.export}.")
         elif options.force:
             raise OptionInvalid("--force is for --export.")

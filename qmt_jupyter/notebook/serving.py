@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotJoined, OptionInvalid
 from ..harmless import printable
-from ..settings import write_private
+from ..settings import user_path, write_private
 from .display import is_terminal
 from .state import State
 
@@ -62,7 +61,7 @@ def _names(answering: Any) -> list[str]:
 def _hand_over(state: State, endpoint: Endpoint, options: argparse.Namespace, shell: Any) -> None:
     """Put the key where it was asked for, or show it where it will not be saved."""
     if options.key_file:
-        path = Path(options.key_file).expanduser().absolute()
+        path = user_path(options.key_file).absolute()
         write_private(path, f"{endpoint.api_key}\n".encode())
         print(f"The key is in {options.key_file}.")
     if options.env:

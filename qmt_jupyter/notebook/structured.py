@@ -16,10 +16,10 @@ from typing import Any
 
 from ..errors import OptionInvalid, QmtError
 from ..harmless import printable
+from ..settings import user_path
 from .display import Growing
 
 _LARGEST_FILE = 1_000_000
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL | re.IGNORECASE)
 _OPEN = "````````json\n"
 _AGAIN = "Run the cell again, or ask a larger model."
 _CUT = ("length", "budget", "rate")
@@ -87,8 +87,10 @@ class Form:
 
 def _inner(text: str) -> str:
     """The JSON of an answer; some servers put it into a code block."""
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
+    opening, _, rest = text.strip().partition("\n")
+    inner, _, closing = rest.rpartition("\n")
+    is_fenced = opening.strip().lower() in ("```", "```json") and closing.strip() == "```"
+    return inner if is_fenced else text
 
 
 def _parsed(text: str) -> Any:
@@ -126,7 +128,7 @@ def form(given: str, names: Mapping[str, Any]) -> Form:
         return _of_schema("answer", _read(text, "What is given to --json"))
     if text in names:
         return _of_value(text, names[text])
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.suffix.lower() == ".json":
         return _of_schema(_name(path.stem), _read(_file_text(path), str(path)))
     raise OptionInvalid(
@@ -183,9 +185,11 @@ def _of_schema(name: str, schema: Any) -> Form:
     except ImportError:
         return Form(name, plain, lambda value, _: value, is_checked=False)
     # Without a word of its own in the schema the newest draft it knows is meant.
-    kind = validators.validator_for(plain, default=validators.validator_for({}))
     try:
+        kind = validators.validator_for(plain, default=validators.validator_for({}))
         kind.check_schema(plain)
+    except (TypeError, RecursionError):  # what is no name of a draft; a depth near Python's limit
+        raise OptionInvalid(f"--json: {name} is no JSON schema that can be followed.") from None
     except exceptions.SchemaError as error:
         raise OptionInvalid(
             f"--json: {name} is no JSON schema: {printable(error.message, 160)}."
@@ -196,6 +200,11 @@ def _of_schema(name: str, schema: Any) -> Form:
             wrong = exceptions.best_match(kind(plain).iter_errors(value))
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
+        except Exception as error:
+            # A reference that leads nowhere, which is followed only where an answer needs it. The
+            # answer came all the same, and its text is to be kept.
+            said = f"{type(error).__name__}: {error}".lstrip("_")
+            raise ValueError(f"the schema itself cannot be followed ({said})") from None
         if wrong is not None:
             raise ValueError(f"{wrong.json_path}: {wrong.message}")
         return value
@@ -211,7 +220,11 @@ def _require_schema(schema: Any, name: str) -> dict[str, Any]:
         plain: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         raise OptionInvalid(f"--json: {name} holds what is no JSON.") from None
-    if (outside := _outside(plain)) is not None:
+    try:
+        outside = _outside(plain)
+    except RecursionError:
+        raise OptionInvalid(f"--json: {name} is nested too deeply.") from None
+    if outside is not None:
         raise OptionInvalid(
             f"--json: {name} refers to {printable(outside, 80)!r}, which is outside of it.",
             next_step="Put what it refers to into its $defs.",

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "harmless": set(),
     "configuration": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "harmless"},
     "identity": FLOOR,
     "wire": FLOOR,
     "mesh": MIDDLE,

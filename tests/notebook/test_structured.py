@@ -49,6 +49,30 @@ def test_what_is_no_schema_is_an_error(given):
         form(given, {"text": "{}", "number": 3, "sets": {"enum": {1}}})
 
 
+@pytest.mark.parametrize("depth", [100, 300, 1_000, 100_000])
+def test_a_deep_schema_is_one_sentence_or_is_taken(depth):
+    schema = {}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    try:
+        assert form("s", {"s": schema}).read("{}", "stop") == {}
+    except OptionInvalid as error:
+        assert "--json" in str(error)
+
+
+def test_a_draft_that_has_no_name_is_no_schema():
+    with pytest.raises(OptionInvalid):
+        form("s", {"s": {"$schema": ["x"], "type": "object"}})
+
+
+def test_a_reference_that_leads_nowhere_leaves_the_answers_text():
+    made = form("s", {"s": {"properties": {"a": {"$ref": "#/nowhere"}}}})
+    assert made.read('{"b": 1}', "stop") == {"b": 1}
+    with pytest.raises(AnswerInvalid, match="the schema itself cannot be followed") as caught:
+        made.read('{"a": 1}', "stop")
+    assert caught.value.text == '{"a": 1}'
+
+
 def test_a_reference_within_the_schema_is_followed():
     schema = {"$defs": {"n": {"type": "integer"}}, "items": {"$ref": "#/$defs/n"}, "type": "array"}
     made = form("s", {"s": schema})
@@ -82,6 +106,13 @@ def test_any_other_answer_is_an_error_that_holds_its_text(text, reason, said):
         person_form().read(text, reason)
     assert caught.value.text == text
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize("text", ["```" + "\n" * 50_000 + "x", "```json\n" + " \n" * 50_000])
+def test_an_answer_of_empty_lines_holds_nothing_up(text):
+    """A regular expression took the third power of their number, and held every thread."""
+    with pytest.raises(AnswerInvalid):
+        person_form().read(text, "stop")
 
 
 def test_what_a_model_puts_into_an_error_is_bounded_and_printable():
