@@ -64,17 +64,17 @@ class _Filling(string.Formatter):
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         field_name, inner = value
-        return field_name, super().convert_field(inner, conversion)
+        try:
+            return field_name, super().convert_field(inner, conversion)
+        except Exception as error:
+            raise _unfillable(field_name, error) from None
 
     def format_field(self, value: Any, format_spec: str) -> str:
         field_name, inner = value
         try:
             text = format(inner, format_spec)
         except Exception as error:
-            raise OptionInvalid(
-                f"{{{_shown(field_name)}}} cannot be filled in: {_why(error)}.",
-                next_step="Nothing was sent.",
-            ) from None
+            raise _unfillable(field_name, error) from None
         filled = bounded(_shown(field_name), text)
         self.filled[field_name] = filled
         return filled.text
@@ -116,11 +116,11 @@ def _roots(template: str) -> Iterator[str]:
                 )
             yield root
             yield from _roots(specification or "")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(error) from None
 
 
-def _unreadable(error: ValueError) -> OptionInvalid:
+def _unreadable(error: Exception) -> OptionInvalid:
     return OptionInvalid(
         f"The braces of the prompt cannot be read ({printable(str(error), 80)}): nothing was sent.",
         next_step="Write {{ and }} for braces that are to stay, or leave out --fill.",
@@ -147,10 +147,14 @@ def _step(value: Any, is_attribute: bool, step: str | int, field_name: str) -> A
     try:
         return getattr(value, str(step)) if is_attribute else value[step]
     except Exception as error:
-        raise OptionInvalid(
-            f"{{{_shown(field_name)}}} cannot be filled in: {_why(error)}.",
-            next_step="Nothing was sent.",
-        ) from None
+        raise _unfillable(field_name, error) from None
+
+
+def _unfillable(field_name: str, error: Exception) -> OptionInvalid:
+    return OptionInvalid(
+        f"{{{_shown(field_name)}}} cannot be filled in: {_why(error)}.",
+        next_step="Nothing was sent.",
+    )
 
 
 def _why(error: Exception) -> str:

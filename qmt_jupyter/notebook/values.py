@@ -130,7 +130,9 @@ def _described(value: Any) -> tuple[str, str]:
         return repr(bytes(value[:LONGEST])), f"{kind} of {len(value)} bytes"
     if inspect.isroutine(value) or inspect.isclass(value):
         return _source(value), kind
-    if type(value).__module__.split(".")[0] in ("pandas", "polars") and hasattr(value, "head"):
+    # A group or a lazy frame has a head, too, but rows only once somebody asks for them.
+    is_frame = hasattr(type(value), "head") and hasattr(type(value), "shape")
+    if is_frame and type(value).__module__.split(".")[0] in ("pandas", "polars"):
         return _frame(value), f"{kind}, {_shape(value)}"
     from IPython.lib.pretty import pretty
 

@@ -72,6 +72,22 @@ def test_filling_calls_nothing_that_is_looked_up():
     assert called == []
 
 
+class Broken:
+    def __repr__(self):
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("template", ["{b}", "{b!r}", "{b!s:>4}"])
+def test_a_value_that_cannot_be_written_is_one_sentence(template):
+    with pytest.raises(OptionInvalid, match="cannot be filled in: RuntimeError: broken"):
+        filled(template, b=Broken())
+
+
+def test_braces_in_braces_without_end_are_one_sentence():
+    with pytest.raises(OptionInvalid):
+        filled("{b:" * 2_000 + "}" * 2_000, b=1)
+
+
 def test_an_object_on_the_way_to_a_secret_is_refused():
     holder = types.SimpleNamespace(os=os)
     with pytest.raises(OptionInvalid, match="environment"):
@@ -154,6 +170,12 @@ def test_a_data_frame_is_sent_as_shape_types_and_first_rows():
     column = sendable("c", frame["count"])
     assert column.kind == "Series, 1000 rows"
     assert "int64" in column.text
+
+
+def test_groups_of_a_data_frame_are_sent_as_below_a_cell():
+    pandas = pytest.importorskip("pandas")
+    groups = pandas.DataFrame({"a": [1, 1]}).groupby("a")
+    assert "GroupBy object" in sendable("groups", groups).text
 
 
 def test_a_value_whose_own_code_fails_is_an_error():
