@@ -69,8 +69,9 @@ class Sources:
         """Variables that may be a schema, and JSON files."""
         for name in self.variables(typed):
             value = self.names.get(name)
-            kind = value if isinstance(value, type) else type(value)
-            if isinstance(value, dict) or hasattr(kind, "model_json_schema"):
+            # Not isinstance(), which asks the value: a lazy object would be made by it.
+            kind = value if issubclass(type(value), type) else type(value)
+            if issubclass(type(value), dict) or hasattr(kind, "model_json_schema"):
                 yield name
         yield from _files(typed, ".json")
 
@@ -181,7 +182,9 @@ def _offered(
         typed = typed.rpartition(",")[2]
         last = typed.strip()
         return last, [each for each in values(sources, bare) if each.startswith(last)]
-    found = dict.fromkeys(each for each in values(sources, bare) if each.startswith(bare))
+    # Hosts name their models and meshes: with a new line in it, a name would become code.
+    fitting = (each for each in values(sources, bare) if each.startswith(bare))
+    found = dict.fromkeys(each for each in fitting if each.isprintable())
     return typed, [_quoted(each, quote) for each in found]
 
 

@@ -98,6 +98,16 @@ def test_what_was_chosen_is_read_back_as_one_word():
         assert options(CHAT, f"--model {value} --new").model == model
 
 
+def test_a_name_of_more_than_a_line_is_not_offered(tmp_path):
+    class Hostile:
+        def _known(self):
+            return [Known(OTHER_ID, "Lab\nimport os", ("m\n!touch x", "m\u202ex", "mine"))]
+
+    sources = Sources(State(mesh=Hostile()), {})
+    assert offered("%%chat --model ", sources) == ["mine"]
+    assert offered("%%chat --host ", sources) == [OTHER_ID[-8:]]
+
+
 def test_names_that_two_meshes_share_are_offered_by_id_alone():
     class Twins:
         def _known(self):
@@ -119,6 +129,16 @@ def test_schemas_are_variables_that_may_be_one_and_json_files(tmp_path, monkeypa
         "form.json",
         "sub/",
     ]
+
+
+def test_completing_makes_no_lazy_object():
+    class Lazy:
+        @property
+        def __class__(self):
+            raise AssertionError("somebody asked what it is")
+
+    sources = Sources(State(), {"lazy": Lazy(), "schema": {}})
+    assert "schema" in offered("%%chat --json ", sources)
 
 
 def test_files_are_offered_where_a_path_is_wanted(tmp_path):
