@@ -160,8 +160,9 @@ def export(shown: Sequence[Entry], path: Path, *, replace: bool) -> None:
         )
     text = as_json(shown) if kind == ".json" else as_file(shown)
     try:
-        with path.open("w" if replace else "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with path.open("wb" if replace else "xb") as file:
+            # Half of a pair of surrogates is no UTF-8, but JSON has this way to write it.
+            file.write(text.encode(errors="backslashreplace"))
     except FileExistsError:
         raise OptionInvalid(
             f"{path} is there already.", next_step="--force replaces it; or give another name."

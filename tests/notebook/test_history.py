@@ -82,6 +82,15 @@ def test_an_export_says_what_was_said_and_who_said_it(tmp_path):
     assert "<script" not in text
 
 
+def test_a_text_that_is_no_unicode_is_exported(tmp_path):
+    shown = history.entries(conversation("s", "q", "half \ud83d of a pair"), [])
+    for name in ("talk.json", "talk.md"):
+        history.export(shown, tmp_path / name, replace=False)
+    read = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+    assert read["messages"][2]["content"] == "half \ud83d of a pair"
+    assert "half \N{REPLACEMENT CHARACTER} of" in (tmp_path / "talk.md").read_text(encoding="utf-8")
+
+
 def test_a_file_is_replaced_only_with_force(tmp_path):
     shown = history.entries(conversation("s", "q"), [])
     path = tmp_path / "talk.md"
