@@ -8,6 +8,7 @@ messages, which no notebook saves; it has no state.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from . import subshells
 _HERE = Path(__file__).parent
 # Seconds between two messages: numbers that change more often cannot be read.
 _APART = 0.5
+# By then a page has loaded a strip, or never will: anywidget itself gives up after two seconds.
+_LOADED_WITHIN = 5.0
 
 
 class Strip(anywidget.AnyWidget):
@@ -81,7 +84,13 @@ class Strip(anywidget.AnyWidget):
         output, self._output = self._output, None
         if output is not None:
             output.update({"text/plain": ""}, raw=True)
-        self.close()
+        if self.is_watched:
+            self.close()
+            return
+        # Closed while a page still loads it, anywidget logs an error there.
+        later = threading.Timer(_LOADED_WITHIN, self.close)
+        later.daemon = True
+        later.start()
 
     def __repr__(self) -> str:
         return ""
