@@ -81,9 +81,12 @@ function panel(label, build) {
       },
       calm, live, note, said,
     );
-    // While the panel is here, the text that stands for it in a file without it is not needed.
+    // While the panel is here, the text that stands for it in a file without it is not needed. In
+    // JupyterLab and Notebook the text's own style knows this, place by place: a copy of the file
+    // may be open in the same page, where there is no panel.
     if (/^[0-9a-f]{1,32}$/.test(frozen.id)) {
-      const rule = `.qmt-frozen[data-panel="${frozen.id}"] { display: none !important; }`;
+      const text = `.qmt-frozen[data-panel="${frozen.id}"]:not(.jp-OutputArea *)`;
+      const rule = `${text} { display: none !important; }`;
       section.append(element("style", { textContent: rule }));
     }
     el.append(section);
