@@ -224,6 +224,14 @@ def test_a_closed_panel_is_fed_no_more(shown):
     shown.close()
 
 
+def test_no_state_is_taken_from_a_front_end(shown):
+    before = dict(shown.get_state())
+    state = {"frozen": {"title": "qmt://"}, "_esm": "export default {}", "_css": "* {}"}
+    data = {"method": "update", "state": state}
+    shown._handle_msg({"content": {"data": data}, "buffers": []})
+    assert dict(shown.get_state()) == before
+
+
 # In a kernel ---------------------------------------------------------------------------------
 
 

@@ -126,6 +126,9 @@ class Panel(anywidget.AnyWidget):
         FEED.forget(self)
         super().close()
 
+    def set_state(self, sync_data: Any) -> None:
+        """Take no state from a front end: it would be saved, and reach every other page."""
+
     # Asking ----------------------------------------------------------------------------------
 
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
