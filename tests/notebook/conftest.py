@@ -71,6 +71,8 @@ class Kernel:
         if self.manager.is_alive():
             self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
+        # The client's own, which older versions of jupyter_client leave to the garbage collector.
+        self.client.context.destroy(linger=0)
 
 
 def errors(published: list[dict]) -> list[dict]:
