@@ -129,6 +129,21 @@ def test_a_link_that_comes_too_late_or_is_used_up_meanwhile_is_not_in_the_page(s
     assert "qmt://" not in panel.page.content()
 
 
+def test_a_kernel_that_tells_but_does_not_answer_is_busy_and_has_not_ended(shown):
+    panel = shown(HostPanel)
+    panel.page.clock.pause_at("2030-01-01T10:00:00")
+    panel.hear(view=host_view(invite(1)))
+    panel.page.clock.run_for(16_000)  # it was asked again, and has not answered
+    note = panel.view.locator(".qmt-note")
+    expect(note).to_contain_text("The kernel is busy or has ended. This was so at 10:00:00")
+    panel.hear(view=host_view(invite(1, uses=1)))
+    expect(note).to_have_text("The kernel is busy: what is asked waits.")
+    panel.page.clock.run_for(16_000)
+    expect(note).to_contain_text("This was so at 10:00:16")
+    panel.answer("watch")
+    expect(note).to_be_hidden()
+
+
 def test_times_are_those_of_the_kernel_whatever_the_pages_clock_says(shown):
     panel = shown(HostPanel)
     now = 1_800_000_000.0  # of the tests' kernel; the page lives in another year

@@ -106,12 +106,17 @@ function panel(label, build) {
     let heardAt = 0;
     let problem = "";
     let late = 0;
+    // A busy kernel may tell, and only not answer. The sentence is read aloud: it changes seldom.
+    const noted = () => {
+      const tells = Date.now() - heardAt < ANSWER_WITHIN;
+      const at = new Date(heardAt).toLocaleTimeString();
+      write(note, tells
+        ? "The kernel is busy: what is asked waits."
+        : `The kernel is busy or has ended. This was so at ${at}.`);
+    };
     const quiet = (isQuiet) => {
       note.hidden = !isQuiet;
-      if (isQuiet) {
-        const at = new Date(heardAt).toLocaleTimeString();
-        write(note, `The kernel is busy or has ended. This was so at ${at}.`);
-      }
+      if (isQuiet) noted();
       section.classList.toggle("qmt-quiet", isQuiet);
       shown.quiet?.(isQuiet);
     };
@@ -122,6 +127,7 @@ function panel(label, build) {
       // What was said of the view is over with it; what was said of an action stays.
       if (problem && !view.problem && said.textContent === problem) say("");
       problem = view.problem ?? "";
+      if (!note.hidden) noted();
       showLive(!view.problem || !live.hidden);
     });
     const shown = build(live, kernel, say);
