@@ -105,9 +105,12 @@ class Growing:
             below = ""  # the strip says it
         else:
             below = footer or _UNFINISHED
+        markup = self._rendering.html(text)
+        if len(markup) > markdown.LARGEST:
+            markup = markdown.unparsed(plain(recent))
         return {
             "text/plain": plain(recent) + (f"\n\n{footer}" if footer else ""),
-            "text/html": markdown.framed(self._rendering.html(text), below, is_growing=True),
+            "text/html": markdown.framed(markup, below, is_growing=True),
         }
 
     def _send(self, data: dict[str, str], metadata: dict[str, Any]) -> int:

@@ -29,6 +29,13 @@ LONGEST_PARSED = 100_000
 # The key of a rendering's environment under which it keeps colours from one time to the next.
 COLOURS = "qmt-colours"
 _PLACE = "qmt-place"
+# And the one under which it counts the characters of where its links lead, which are bounded: a
+# reference is written once, and every use of it writes it out again.
+LINKED = "qmt-linked"
+_MOST_LINKED = 200_000
+# And the one for the cells of tables that are not written but made, because a row is short.
+FILLED = "qmt-filled"
+_MOST_CELLS = 65_536
 # The end of a link's text before any other destination, and of the name of what a reference
 # refers to: some parsers let its title go on over blank lines and fences.
 _OTHER_LINK = re.compile(r"\](?=:|\((?!\s*(?:https?://|mailto:)))", re.IGNORECASE)
@@ -37,7 +44,7 @@ _OPEN_BRACKET = re.compile(r"\[(?!(?:\\.|[^\[\]\\]){0,1000}\])")
 # What begins or ends code. A text that is not parsed must leave none open after it.
 _CODE_MARKS = {ord("`"): "&#96;", ord("~"): "&#126;"}
 # A message past a server's limit (1 MB/s over three seconds) is dropped whole.
-_LARGEST = 2_000_000
+LARGEST = 2_000_000
 
 
 @cache
@@ -49,13 +56,36 @@ def parser() -> MarkdownIt:
     # validateLink decides whether a destination makes a link at all.
     made.validateLink = lambda url: url.strip().lower().startswith(_LINK_SCHEMES)  # type: ignore[method-assign]
     made.disable("image")
+    made.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     made.add_render_rule("link_open", _render_link)
     made.add_render_rule("fence", _render_code)
     made.add_render_rule("code_block", _render_code)
     return made
 
 
+def _table(state: Any, start: int, end: int, silent: bool) -> bool:
+    """A table of bounded size: rows of a ``|`` alone would each become a whole row of cells."""
+    from markdown_it.rules_block.table import table
+
+    if start + 1 >= end:
+        return False
+    columns = state.src.count("|", state.bMarks[start], state.eMarks[start]) + 1
+    left = _MOST_CELLS - state.env.get(FILLED, 0)
+    found = table(state, start, min(end, start + 2 + left // columns), silent)
+    if found and not silent:
+        written = state.src.count("|", state.bMarks[start], state.eMarks[state.line - 1])
+        filled = max(0, columns * (state.line - start) - 2 * written)
+        state.env[FILLED] = state.env.get(FILLED, 0) + filled
+    return found
+
+
 def _render_link(renderer: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:
+    environment[LINKED] = linked = environment.get(LINKED, 0) + sum(
+        len(str(each)) for each in tokens[index].attrs.values()
+    )
+    if linked > _MOST_LINKED:
+        tokens[index].attrs = {}
+        return "<a>"
     tokens[index].attrSet("rel", "noopener noreferrer nofollow")
     tokens[index].attrSet("target", "_blank")
     rendered: str = renderer.renderToken(tokens, index, options, environment)
@@ -162,10 +192,10 @@ def bundle(text: str, footer: str = "", markup: str | None = None) -> dict[str, 
         "text/html": framed(html(text) if markup is None else markup, footer),
     }
     for form in ("text/markdown", "text/html"):
-        if _size(data) > _LARGEST:
+        if _size(data) > LARGEST:
             del data[form]
-    if _size(data) > _LARGEST:
-        kept = plain(text).encode()[: _LARGEST // 2].decode(errors="ignore")
+    if _size(data) > LARGEST:
+        kept = plain(text).encode()[: LARGEST // 2].decode(errors="ignore")
         said = "… the rest is too long to be shown; --save NAME keeps it all"
         data["text/plain"] = f"{kept}\n\n{said}" + (f"\n\n{footer}" if footer else "")
     return data

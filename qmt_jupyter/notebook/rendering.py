@@ -12,7 +12,7 @@ from typing import Any
 
 from ..harmless import plain
 from .highlight import Colours
-from .markdown import COLOURS, LONGEST_PARSED, html, parser, unparsed
+from .markdown import COLOURS, FILLED, LINKED, LONGEST_PARSED, html, parser, unparsed
 
 # Past so many characters, and after a block longer than can be parsed, text is shown as it is.
 LONGEST_RENDERED = 400_000
@@ -30,6 +30,7 @@ class Rendering:
         self._raw = False
         self._references: dict[str, Any] = {}  # of the closed blocks
         self._defined = False  # whether there are any at all
+        self._spent: dict[str, int] = {}  # by the closed blocks, of what is bounded
         self._colours = Colours()
 
     def html(self, text: str) -> str:
@@ -66,7 +67,7 @@ class Rendering:
 
     def _close_within(self, window: str) -> int:
         """Render what is before the last block of ``window``; returns where that one begins."""
-        environment: dict[str, Any] = {"references": dict(self._references)}
+        environment: dict[str, Any] = {"references": dict(self._references), **self._spent}
         tokens: list[Any] = []
         made = parser()
         made.block.parse(window, made, environment, tokens)
@@ -77,7 +78,7 @@ class Rendering:
         for _ in range(last):
             end = window.index("\n", end) + 1
         # With what it defines itself, and before what may still be written.
-        self._closed.append(self._rendered(window[:end], None))
+        self._closed.append(self._rendered(window[:end], None, is_closed=True))
         self._references = {
             name: each
             for name, each in environment["references"].items()
@@ -86,10 +87,12 @@ class Rendering:
         self._colours.forget()
         return end
 
-    def _rendered(self, text: str, colours: Colours | None) -> str:
-        environment: dict[str, Any] = {"references": dict(self._references)}
+    def _rendered(self, text: str, colours: Colours | None, *, is_closed: bool = False) -> str:
+        environment: dict[str, Any] = {"references": dict(self._references), **self._spent}
         if colours is not None:
             environment[COLOURS] = colours
         markup = str(parser().render(text, environment))
+        if is_closed:
+            self._spent = {key: environment.get(key, 0) for key in (LINKED, FILLED)}
         self._defined = self._defined or bool(environment["references"])
         return markup

@@ -91,6 +91,41 @@ def test_texts_of_any_length_are_shown_to_their_end(piece, monkeypatch):
     assert len(re.findall("word", growing.whole(text))) == text.count("word")
 
 
+@pytest.mark.parametrize("use", ["[a] ", "[a]\n\n"])
+def test_where_a_reference_leads_is_not_written_out_without_end(use):
+    """A hundred kilobytes made fifty megabytes, and could have made a thousand."""
+    text = "[a]: https://x.example/" + "y" * 5_000 + "\n\n" + use * 4_000
+    growing = Rendering()
+    for end in range(1_000, len(text), 2_000):
+        growing.html(text[:end])
+    markup = growing.whole(text)
+    assert markup == markdown.html(text) and len(markup) < 500_000
+    assert markup.count("href=") > 30, "the first of them are links"
+    assert markup.count(">a</a>") == 4_000, "and all of them text"
+
+
+def test_short_rows_of_wide_tables_do_not_multiply():
+    """Of a table row that is one stroke, every column is made; old parsers make any number."""
+    wide = "|" * 257 + "\n" + "|-" * 256 + "|\n" + "|\n" * 256 + "\n"
+    text = wide * 2
+    growing = Rendering()
+    growing.html(wide)
+    markup = growing.whole(text)
+    assert markup == markdown.html(text)
+    assert 65_000 < markup.count("<td") < 80_000
+
+
+def test_long_tables_are_shown_whole():
+    text = "|a|b|c|\n|-|-|-|\n" + "|1|2|3|\n" * 5_000
+    assert markdown.html(text).count("<td>") == 15_000
+
+
+def test_what_grows_into_too_much_markup_is_shown_as_text():
+    data = Growing()._growing('"' * 400_000, "")
+    assert len(data["text/html"]) < markdown.LARGEST
+    assert "&quot;" in data["text/html"]
+
+
 def test_while_it_grows_only_what_front_ends_choose_is_sent():
     screen = Growing()
     sent = screen._growing("word " * 10_000, "")
