@@ -74,8 +74,12 @@ class Panel(anywidget.AnyWidget):
         self._sent: dict[str, Any] | None = None
         self._acting = threading.Semaphore(_MOST_AT_ONCE)
         super().__init__(frozen=self._calm(title, lines))
-        hear_at_once(self)
         self.on_msg(self._heard)
+
+    def open(self) -> None:
+        """Open the comm; from the very next moment on the front end is heard."""
+        super().open()
+        hear_at_once(self)
 
     def freeze(self, title: str, lines: Sequence[str]) -> None:
         """Set what a saved notebook shows: never a token, key, address, guest or whole peer id."""
