@@ -92,6 +92,8 @@ def turn(
         raise error from None
     finally:
         screen.end()
+        if not answer.is_complete:
+            answer.stop()  # also where something of ours broke: nobody would read on
     if screen.is_stopped and not answer.is_complete:
         if not answer.text:
             screen.finish("", "stopped before the first word", _metadata(answer))

@@ -117,7 +117,7 @@ def _as_text(entry: Entry) -> str:
 
 def _as_markdown(entry: Entry, text: str) -> str:
     # A heading ends whatever the message before has left open.
-    return f"#### {markdown.markdown(entry.heading)}\n\n{markdown.markdown(text)}"
+    return f"#### {markdown.literal(entry.heading)}\n\n{markdown.markdown(text)}"
 
 
 def _as_html(entry: Entry) -> str:

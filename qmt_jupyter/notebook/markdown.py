@@ -36,6 +36,7 @@ _MOST_LINKED = 200_000
 # And the one for the cells of tables that are not written but made, because a row is short.
 FILLED = "qmt-filled"
 _MOST_CELLS = 65_536
+_MARKS = re.compile(r"[\\`*_\[\]<>&$#|~!]")
 # The end of a link's text before any other destination, and of the name of what a reference
 # refers to: some parsers let its title go on over blank lines and fences.
 _OTHER_LINK = re.compile(r"\](?=:|\((?!\s*(?:https?://|mailto:)))", re.IGNORECASE)
@@ -164,6 +165,11 @@ def _escaped(line: str) -> str:
     return _OPEN_BRACKET.sub("&#91;", _OTHER_LINK.sub("&#93;", quiet.replace("![", "!&#91;")))
 
 
+def literal(line: str) -> str:
+    """A line of ours as Markdown; what it quotes, as a model's name, means nothing in it."""
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", line)
+
+
 @cache
 def _style() -> str:
     return Path(__file__).with_name("answer.css").read_text(encoding="utf-8").replace("\n", "")
@@ -188,7 +194,7 @@ def bundle(text: str, footer: str = "", markup: str | None = None) -> dict[str, 
     """
     data = {
         "text/plain": plain(text) + (f"\n\n{footer}" if footer else ""),
-        "text/markdown": markdown(text) + (f"\n\n*{_escaped(footer)}*" if footer else ""),
+        "text/markdown": markdown(text) + (f"\n\n*{literal(footer)}*" if footer else ""),
         "text/html": framed(html(text) if markup is None else markup, footer),
     }
     for form in ("text/markdown", "text/html"):

@@ -27,6 +27,7 @@ from qmt_jupyter.notebook.chat import _waiting as waiting
 from qmt_jupyter.notebook.display import Growing, Streaming
 from qmt_jupyter.notebook.state import STATE
 from qmt_jupyter.providers.base import Provider
+from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.words import grant_line
 from tests.notebook.scripted import Scripted, run
 
@@ -114,6 +115,23 @@ def test_an_interrupted_answer_keeps_its_text_and_fails_the_cell(shell, hosting,
     assert shell.user_ns["so_far"] == "one two "
     run(shell, "%%chat\nGo on.")
     assert provider.said(-1)[:2] == [("user", "Count."), ("assistant", "one two ")]
+
+
+def test_an_answer_that_cannot_be_shown_is_stopped_too(shell, monkeypatch):
+    provider = Echo(delay=0.01, repeat=True)
+    STATE.started = qmt.host(provider)
+
+    def broken(_, text, footer):
+        if text:
+            raise ValueError("no screen")
+
+    monkeypatch.setattr(Streaming, "show", broken)
+    with pytest.raises(ValueError, match="no screen"):
+        run(shell, "%%chat --max-tokens 5000\nfor ever")
+    deadline = time.monotonic() + 30
+    while not provider.cancelled and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert provider.cancelled == 1
 
 
 def test_an_error_is_one_line_even_with_an_exception_group_behind_it(shell, monkeypatch):

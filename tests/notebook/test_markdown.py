@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 
@@ -211,6 +212,13 @@ def test_the_footer_cannot_bring_markup_either():
     assert [tag for tag, _ in Seen(data["text/html"]).tags] == ["style", "div", "div", "p", "p"]
     assert "<script" not in data["text/markdown"]
     assert "![" not in data["text/markdown"]
+
+
+def test_what_the_footer_quotes_means_nothing_in_markdown():
+    footer = "[free](https://evil.example) **model** `x` on abc"
+    shown = MarkdownIt().render(markdown.bundle("fine", footer)["text/markdown"])
+    assert Seen(shown).tags == [("p", {}), ("p", {}), ("em", {})]
+    assert footer in html.unescape(shown)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
