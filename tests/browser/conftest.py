@@ -44,6 +44,10 @@ class Desk:
         self.windows.append(Window(self.browser, **options))
         return self.windows[-1]
 
+    def close_window(self, window) -> None:
+        self.windows.remove(window)
+        window.context.close()
+
     def open(self, document, app="lab", window=None):
         """A notebook in a page of its own."""
         from tests.browser.notebook_page import NotebookPage
@@ -54,7 +58,7 @@ class Desk:
     def put_away(self, opened) -> None:
         """Close a page and end its kernel."""
         opened.page.close()
-        self.server.end_kernel(opened.document)
+        self.server.end_kernels(opened.document)
 
     def close(self) -> None:
         self._closing.close()
@@ -155,10 +159,15 @@ def _opening(desk):
 @pytest.fixture
 def window(desk):
     """Opens windows for one test, each with a theme, size or clock of its own."""
-    yield desk.open_window
-    for each in desk.windows[1:]:
-        each.context.close()
-    del desk.windows[1:]
+    opened = []
+
+    def open_window(**options):
+        opened.append(desk.open_window(**options))
+        return opened[-1]
+
+    yield open_window
+    for each in opened:
+        desk.close_window(each)
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import JSHandle, Locator, Page, expect
 
 from tests.browser.server import Document, JupyterServer
 
@@ -16,6 +15,7 @@ from tests.browser.server import Document, JupyterServer
 # JupyterLab from opening what another page has open.
 APPS = {"lab": "/lab/workspaces/{name}/tree/{name}.ipynb", "notebook": "/notebooks/{name}.ipynb"}
 
+_SHOWN = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"
 _READY = """async () => {
     const panel = jupyterapp.shell.currentWidget;
     await panel.context.ready;
@@ -32,7 +32,30 @@ _WATCH = """(cell, word) => {
     }).observe(cell, { childList: true, subtree: true, characterData: true });
     return noted;
 }"""
+# The menu's "Save Widget State Automatically", which is switched over.
+_SAVE_WIDGETS = """async (wanted) => {
+    const command = "@jupyter-widgets/jupyterlab-manager:saveWidgetState";
+    if (jupyterapp.commands.isToggled(command) !== wanted)
+        await jupyterapp.commands.execute(command);
+}"""
+_SAVES_WIDGETS = """(wanted) => wanted ===
+    jupyterapp.commands.isToggled("@jupyter-widgets/jupyterlab-manager:saveWidgetState")"""
 _RAN = re.compile(r"^\[\d+\]:$")
+
+
+class Counts:
+    """How often a word was seen, one number for each change."""
+
+    def __init__(self, page: Page, noted: JSHandle) -> None:
+        self._page = page
+        self._noted = noted
+
+    def __call__(self) -> list[int]:
+        return list(self._noted.json_value())
+
+    def wait_for(self, changes: int) -> None:
+        """Until it has changed so often."""
+        self._page.wait_for_function("([noted, n]) => noted.length > n", arg=[self._noted, changes])
 
 
 class NotebookPage:
@@ -41,9 +64,22 @@ class NotebookPage:
     def __init__(self, page: Page, server: JupyterServer, document: Document, app: str) -> None:
         self.page = page
         self.document = document
+        self.app = app
         self._server = server
-        page.goto(server.address(APPS[app].format(name=document.name)))
+        self._go()
+
+    def _go(self) -> None:
+        self.page.goto(self._server.address(APPS[self.app].format(name=self.document.name)))
         self.wait_until_ready()
+
+    def show(self, document: Document) -> None:
+        """Open another file in this page."""
+        self.document = document
+        if self.app == "lab":
+            self.command("docmanager:open", path=document.path.name)
+            self.wait_until_ready()
+        else:
+            self._go()
 
     def wait_until_ready(self) -> None:
         """Until the file is shown and its kernel answers."""
@@ -52,7 +88,7 @@ class NotebookPage:
         expect(self.cell(0)).to_be_visible()
 
     def cell(self, number: int) -> Locator:
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+        return self.page.locator(f"{_SHOWN} .jp-Cell").nth(number)
 
     def output(self, number: int) -> Locator:
         """All that stands below a cell."""
@@ -74,10 +110,14 @@ class NotebookPage:
             self.wait_until_done(number)
 
     def wait_until_done(self, number: int) -> None:
-        expect(self.cell(number).locator(".jp-InputPrompt")).to_have_text(_RAN)
+        """Until a cell has ended. A model may take its time to be loaded."""
+        prompt = self.cell(number).locator(".jp-InputPrompt")
+        expect(prompt).to_have_text(_RAN, timeout=120_000)
 
     def is_running(self, number: int) -> bool:
-        return self.cell(number).locator(".jp-InputPrompt").inner_text() == "[*]:"
+        """Whether a cell that was started has not ended."""
+        prompt = self.cell(number).locator(".jp-InputPrompt").inner_text()
+        return _RAN.fullmatch(prompt.strip()) is None
 
     def type(self, number: int, text: str) -> None:
         """Replace what stands in a cell."""
@@ -99,10 +139,9 @@ class NotebookPage:
         """The repr of an expression in the kernel; the page shows nothing of it."""
         return self._server.value(self.document, expression)
 
-    def watch(self, number: int, word: str) -> Callable[[], list[int]]:
-        """From now on, note how often ``word`` stands in a cell's outputs whenever that changes."""
-        noted = self.cell(number).evaluate_handle(_WATCH, word)
-        return lambda: list(noted.json_value())
+    def watch(self, number: int, word: str) -> Counts:
+        """From now on, note how often ``word`` stands below a cell whenever that changes."""
+        return Counts(self.page, self.cell(number).evaluate_handle(_WATCH, word))
 
     def interrupt(self) -> None:
         """Press ■."""
@@ -111,7 +150,7 @@ class NotebookPage:
     def restart(self) -> None:
         """Restart the kernel, and say yes."""
         self.page.get_by_role("button", name="Restart the kernel", exact=True).click()
-        self.page.get_by_role("dialog").get_by_role("button", name="Restart").click()
+        self.page.get_by_role("dialog").get_by_role("button", name="Confirm Kernel Restart").click()
         expect(self.page.get_by_role("dialog")).to_have_count(0)
         self.wait_until_ready()
 
@@ -125,9 +164,12 @@ class NotebookPage:
                            [name, arguments])  # fmt: skip
 
     def save(self, *, widgets: bool = False) -> str:
-        """Save as Ctrl+S does, with or without the widgets' state; return what the file holds."""
-        if widgets:
-            self.command("@jupyter-widgets/jupyterlab-manager:saveWidgetState")
+        """Save as Ctrl+S does, with or without the widgets' state; return what the file holds.
+
+        A state that a file has once been saved with stays in it.
+        """
+        self.page.evaluate(_SAVE_WIDGETS, widgets)
+        self.page.wait_for_function(_SAVES_WIDGETS, arg=widgets)
         self.command("docmanager:save")
         deadline = time.monotonic() + 30
         while True:

@@ -36,10 +36,19 @@ class Document:
     name: str
     path: Path
     home: Path
+    kernel: str
 
-    def cells(self) -> list[nbformat.NotebookNode]:
-        """The cells as the file has them now."""
-        return list(nbformat.read(self.path, as_version=4).cells)
+    def copy(self, name: str, *, trusted: bool = True) -> Document:
+        """The file as it is now under another name; or as if it came from somebody else.
+
+        Jupyter knows what was written here by its content, and trusts no other output.
+        """
+        saved = nbformat.read(self.path, as_version=4)
+        if not trusted:
+            saved.cells.append(nbformat.v4.new_markdown_cell("from elsewhere"))
+        path = self.path.with_name(f"{self.name}-{name}.ipynb")
+        nbformat.write(saved, path)
+        return Document(path.stem, path, self.home, self.kernel)
 
 
 class JupyterServer:
@@ -140,7 +149,7 @@ class JupyterServer:
         named = {"kernelspec": {"name": name, "display_name": name, "language": "python"}}
         path = self.root / "work" / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=named), path)
-        return Document(name, path, home)
+        return Document(name, path, home, name)
 
     def value(self, document: Document, expression: str) -> str:
         """The repr of an expression in a notebook's kernel, which nothing on the page shows.
@@ -148,7 +157,8 @@ class JupyterServer:
         It waits until the kernel's running cell has ended.
         """
         client = BlockingKernelClient()
-        client.load_connection_file(self.root / f"runtime/kernel-{self._kernel(document)}.json")
+        (kernel,) = self._kernels(document)
+        client.load_connection_file(self.root / f"runtime/kernel-{kernel}.json")
         client.start_channels()
         try:
             reply = client.execute(
@@ -160,14 +170,14 @@ class JupyterServer:
         assert answer["status"] == "ok", answer
         return str(answer["data"]["text/plain"])
 
-    def end_kernel(self, document: Document) -> None:
-        """End the kernel of a notebook, if it runs."""
-        if kernel := self._kernel(document):
+    def end_kernels(self, document: Document) -> None:
+        """End the kernels that run for a notebook and its copies."""
+        for kernel in self._kernels(document):
             self._ask(self.url, "DELETE", f"/api/kernels/{kernel}")
 
-    def _kernel(self, document: Document) -> str | None:
+    def _kernels(self, document: Document) -> list[str]:
         running = json.loads(self._ask(self.url, "GET", "/api/kernels"))
-        return next((each["id"] for each in running if each["name"] == document.name), None)
+        return [each["id"] for each in running if each["name"] == document.kernel]
 
     def stop(self) -> None:
         """End the server and its kernels."""

@@ -11,7 +11,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 AWAY = "http://203.0.113.7"  # an address for documentation: nobody is there
 FORBIDDEN = (
     "script, img, iframe, object, embed, link, style, svg, image, video, audio, section, form, "
-    "input, [class*=qmt-], [aria-label=Invite]"
+    "input, .qmt-card, .qmt-panel, .qmt-frozen, .qmt-strip, [aria-label=Host]"
 )
 ANSWER = f"""\
 beginning
@@ -20,7 +20,7 @@ beginning
 <img src="{AWAY}/i.png" onerror="globalThis.taken = 2">
 <iframe src="{AWAY}/f.html" srcdoc="<script>parent.taken = 3</script>"></iframe>
 <style>@import "{AWAY}/s.css"; body {{ background: url({AWAY}/b.png) !important }}</style>
-<section class="qmt-card" aria-label="Invite"><button>Show link and QR code</button></section>
+<section class="qmt-panel" aria-label="Host"><button>Stop hosting</button></section>
 <svg onload="globalThis.taken = 4"><image href="{AWAY}/v.png"/></svg>
 <link rel="stylesheet" href="{AWAY}/l.css"><object data="{AWAY}/o"></object>
 

@@ -51,11 +51,11 @@ def test_a_long_answer_keeps_the_limits_and_leaves_the_page_usable(opened, scree
     asked.page.evaluate(WITNESS)
     button = asked.page.locator("#pressed")
     asked.start(2)
-    expect(asked.answer(2)).to_contain_text("crab")
     while asked.is_running(2):
         button.click()
         asked.page.wait_for_timeout(50)
     seen = asked.page.evaluate("seen")
+    assert seen["clicks"], "it was long enough to be clicked in"
     figures = {
         "tokens": TOKENS,
         "clicks": len(seen["clicks"]),
