@@ -37,6 +37,7 @@ class Document:
     path: Path
     home: Path
     kernel: str
+    what: str
 
     def copy(self, name: str, *, trusted: bool = True) -> Document:
         """The file as it is now under another name; or as if it came from somebody else.
@@ -48,7 +49,7 @@ class Document:
             saved.cells.append(nbformat.v4.new_markdown_cell("from elsewhere"))
         path = self.path.with_name(f"{self.name}-{name}.ipynb")
         nbformat.write(saved, path)
-        return Document(path.stem, path, self.home, self.kernel)
+        return Document(path.stem, path, self.home, self.kernel, name)
 
 
 class JupyterServer:
@@ -134,7 +135,7 @@ class JupyterServer:
     def write(self, name: str, *sources: str) -> Document:
         """A new notebook of these code cells, whose kernel has a home of its own."""
         self._made += 1
-        name = f"{name}-{self._made}"
+        what, name = name, f"{name}-{self._made}"
         home = self.root / "homes" / name
         kernel = {
             "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
@@ -149,7 +150,7 @@ class JupyterServer:
         named = {"kernelspec": {"name": name, "display_name": name, "language": "python"}}
         path = self.root / "work" / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=named), path)
-        return Document(name, path, home, name)
+        return Document(name, path, home, name, what)
 
     def value(self, document: Document, expression: str) -> str:
         """The repr of an expression in a notebook's kernel, which nothing on the page shows.
