@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
 
 from qmt_jupyter.notebook.panels.host import HostPanel
 from tests.notebook.test_host_view import doing, guest, invite, seen
+
+expect = pytest.importorskip("playwright.sync_api").expect
 
 # A model as anywidget hands it to `render`; `hear` is the kernel speaking.
 _SHOW = """async ([code, style]) => {
