@@ -184,8 +184,8 @@ class Host(HostFacts, _Askable):
 
         ``models``: each with ``slots``, ``busy`` (run or wait) and ``waiting``. ``guests``, by
         membership, and ``own``: ``connections``, ``running``, ``waiting``, ``tokens_per_second``.
-        ``tokens``: the last quarter of an hour as ``[start, prompt, answer]`` for every five
-        seconds that had any.
+        ``tokens``: the last quarter of an hour as a ``series`` of ``[start, prompt, answer]``, one
+        for ``every`` five seconds that had any.
         """
         return runtime.read(self._service.activity)
 

@@ -127,12 +127,12 @@ class Growing:
 class Streaming:
     """A terminal: pieces are written once, as they come."""
 
+    is_due = True
+    is_stopped = False
+
     def __init__(self) -> None:
         self._written = 0
         self._footer = ""
-
-    is_due = True
-    is_stopped = False
 
     def begin(self, stop: Callable[[], None], clock: Clock) -> None:
         """Nothing can be pressed in a terminal; Ctrl-C ends it."""

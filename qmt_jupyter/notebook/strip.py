@@ -8,6 +8,7 @@ messages, which no notebook saves; it has no state.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from typing import Any
 import anywidget
 
 from . import subshells
+
+log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 # Seconds between two messages: numbers that change more often cannot be read.
@@ -49,6 +52,9 @@ class Strip(anywidget.AnyWidget):
         """Open the comm; from the very next moment on the front end is heard."""
         super().open()
         subshells.hear_at_once(self)
+
+    def set_state(self, sync_data: Any) -> None:
+        """Take no state from a front end: it would reach every other page."""
 
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
         ask = content.get("ask") if isinstance(content, dict) else None
@@ -88,9 +94,15 @@ class Strip(anywidget.AnyWidget):
             self.close()
             return
         # Closed while a page still loads it, anywidget logs an error there.
-        later = threading.Timer(_LOADED_WITHIN, self.close)
+        later = threading.Timer(_LOADED_WITHIN, self._close_quietly)
         later.daemon = True
         later.start()
+
+    def _close_quietly(self) -> None:
+        try:
+            self.close()
+        except Exception:  # the kernel ends meanwhile, and its sockets with it
+            log.debug("a strip could not be closed", exc_info=True)
 
     def __repr__(self) -> str:
         return ""

@@ -108,6 +108,7 @@ def _parsed(text: str) -> Any:
 def _first_problem(error: ValueError) -> str:
     """The first sentence of what is wrong; pydantic lists it as data."""
     try:
+        # Of pydantic's errors, which are ValueErrors; what others lack is caught below.
         first = error.errors(include_url=False, include_input=False)[0]  # type: ignore[attr-defined]
         place = ".".join(str(step) for step in first["loc"])
         return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -111,13 +111,9 @@ def bounded(label: str, text: str, kind: str = "") -> Sendable:
 
 def _hide(text: str) -> tuple[str, list[str]]:
     hidden: list[str] = []
-
-    def mask(what: str) -> str:
-        hidden.append(what)
-        return _MASK
-
     for what, pattern in _SECRETS:
-        text = pattern.sub(lambda _, what=what: mask(what), text)  # type: ignore[misc]
+        text, times = pattern.subn(_MASK, text)
+        hidden += [what] * times
     return text, hidden
 
 

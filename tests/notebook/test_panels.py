@@ -161,6 +161,16 @@ def test_a_panel_that_cannot_be_told_of_silences_no_other(shown, monkeypatch, ca
     assert capfd.readouterr().err == "", "a background thread does not print"
 
 
+def test_an_answer_that_can_no_longer_be_sent_ends_quietly(shown, monkeypatch):
+    def closed(*_):
+        raise OSError("the socket is closed")
+
+    monkeypatch.setattr(Counting, "send", closed)
+    assert shown._acting.acquire(blocking=False)
+    shown._act(shown._add, {"by": "2"}, "late")
+    assert shown.number == 2
+
+
 def test_views_that_are_much_work_come_less_often(shown, monkeypatch):
     def laborious(self):
         time.sleep(0.1)

@@ -9,6 +9,7 @@ import pytest
 
 from qmt_jupyter.notebook.display import Growing
 from qmt_jupyter.notebook.footer import Clock
+from qmt_jupyter.notebook.strip import Strip
 from tests.notebook.conftest import errors
 
 ENDLESS = """
@@ -161,6 +162,23 @@ def test_interrupting_takes_the_strip_away_too(front_end):
     assert errors(published)[0]["ename"] == "Interrupted"
     assert shown(published)[-2]["data"] == {"text/plain": ""}
     assert [m["content"]["comm_id"] for m in published if m["msg_type"] == "comm_close"] == [comm]
+
+
+def test_a_strip_that_outlives_its_kernels_sockets_ends_quietly(monkeypatch):
+    def closed(_):
+        raise OSError("the socket is closed")
+
+    strip = Strip(lambda: None)
+    monkeypatch.setattr(Strip, "close", closed)
+    strip._close_quietly()
+
+
+def test_a_strip_takes_no_state_from_a_front_end():
+    strip = Strip(lambda: None)
+    before = strip._esm
+    strip.set_state({"_esm": "export default {}"})
+    assert strip._esm == before
+    strip.close()
 
 
 def test_what_a_strip_hears_may_be_anything(front_end):

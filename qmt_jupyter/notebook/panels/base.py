@@ -57,16 +57,13 @@ def style(*names: str) -> str:
     )
 
 
-STYLE = style()
-
-
 class Panel(anywidget.AnyWidget):
     """A live view of something in this kernel.
 
     A subclass has ``_esm = script(…)``, gives :meth:`view` and names its :attr:`actions`.
     """
 
-    _css = STYLE
+    _css = style()
     frozen = traitlets.Dict().tag(sync=True)
 
     def __init__(self, title: str, lines: Sequence[str]) -> None:
@@ -170,7 +167,10 @@ class Panel(anywidget.AnyWidget):
             answer = {"problem": f"That did not work ({type(error).__name__})."}
         finally:
             self._acting.release()
-        self.send({"answer": ask_id, **answer})
+        try:
+            self.send({"answer": ask_id, **answer})
+        except Exception:  # the kernel ends, or the panel was closed: nobody waits for it
+            log.debug("a panel's answer could not be sent", exc_info=True)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.frozen.get('title', '')}>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ...errors import NotJoined
@@ -11,7 +10,7 @@ from ...harmless import printable
 from ...tables import limits_phrase
 from ..state import State
 from . import frozen
-from .base import STYLE, Action, Panel, script, text_of
+from .base import Action, Panel, script, style, text_of
 
 _MOST_MODELS = 12
 _BUDGETS = ("tokens", "requests")
@@ -21,7 +20,7 @@ class GuestPanel(Panel):
     """Shows whatever mesh the kernel has joined at the moment; several views show the same."""
 
     _esm = script("guest")
-    _css = STYLE + Path(__file__).with_name("guest.css").read_text(encoding="utf-8")
+    _css = style("guest")
 
     def __init__(self, state: State) -> None:
         self._state = state
