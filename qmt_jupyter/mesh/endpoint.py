@@ -213,6 +213,9 @@ def _relay_mode(relays: Relays) -> iroh.RelayMode:
         ) from None
 
 
+_closing: set[asyncio.Future[None]] = set()
+
+
 class Endpoint:
     """This process's end of all its connections."""
 
@@ -353,6 +356,9 @@ class Endpoint:
         try:
             target = iroh.EndpointAddr(iroh.EndpointId.from_bytes(peer_key), relay, list(addresses))
             return self._known(Connection(await _held(self._endpoint).connect(target, alpn)))
+        except asyncio.CancelledError as cancelled:
+            # Whoever keeps the exception would keep the library's frames, and so the sockets.
+            raise cancelled.with_traceback(None) from None
         except iroh.IrohError as error:
             message = error.message()
             if "known protocol" in message:
@@ -367,12 +373,16 @@ class Endpoint:
         """Close every connection and the sockets; peers that do not answer are not waited for.
 
         The library frees the sockets with its last object, so all are let go of here, whoever
-        still holds ours. Safe to call twice.
+        still holds ours. Its own close takes three seconds in mid-handshake, and given up
+        half-way it keeps the sockets; so it goes on by itself after a second. Safe to call twice.
         """
         if self._endpoint is None:
             return
+        closing = asyncio.ensure_future(self._endpoint.close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
         with anyio.move_on_after(CLOSE_DEADLINE):
-            await self._endpoint.close()
+            await asyncio.shield(closing)
         for connection in tuple(self._connections):
             connection.release()
         self._endpoint = None

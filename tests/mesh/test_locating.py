@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import sys
 from pathlib import Path
@@ -51,6 +52,15 @@ def dead():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.fixture
+def uncollected():
+    """No collection of cycles meanwhile: a large process has one every few minutes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def source(name, *places, after=0.0, then=None):
@@ -142,7 +152,11 @@ async def test_a_place_that_one_source_has_spoiled_is_good_from_another(person, 
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts in /proc")
-async def test_what_lost_the_race_and_what_was_cancelled_closes_its_sockets(person, dead, no_lan):
+async def test_what_lost_the_race_and_what_was_cancelled_closes_its_sockets(
+    person, dead, no_lan, uncollected
+):
+    """Soon, and not only when the collector of cycles happens to come by."""
+
     def sockets():
         return sum(is_socket(number) for number in Path("/proc/self/fd").iterdir())
 
