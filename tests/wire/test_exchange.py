@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 
 import msgspec
@@ -232,32 +231,18 @@ def test_a_completion_is_put_together_from_its_pieces():
     assert (result["object"], result["model"]) == ("chat.completion", "m")
 
 
-KEYS = ["index", "delta", "logprobs", "finish_reason", "content", "tool_calls", "function", "arguments", "role", "id"]  # fmt: skip
+KEYS = st.sampled_from(["index", "delta", "logprobs", "finish_reason", "content", "tool_calls", "function", "arguments", "role", "id"])  # fmt: skip
+HOSTILE = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=15,
+)
 
 
-def hostile(chance, depth=4):
-    """Anything, and in it the keys that are looked for."""
-    kind = chance.randrange(5 if depth else 3)
-    if kind == 0:
-        return None
-    if kind == 1:
-        return chance.choice([0, 1, -1, chance.getrandbits(70) - 2**69])
-    if kind == 2:
-        return "".join(chance.choices('a"{}\0\u202e\U0001f600', k=chance.randrange(6)))
-    if kind == 3:
-        return [hostile(chance, depth - 1) for _ in range(chance.randrange(4))]
-    return hostile_object(chance, depth - 1)
-
-
-def hostile_object(chance, depth):
-    return {key: hostile(chance, depth) for key in chance.sample(KEYS, chance.randrange(6))}
-
-
-def test_a_hostile_hosts_chunks_raise_nothing():
-    chance = random.Random(7)
-    for _ in range(10_000):
-        whole = completions.Completion()
-        for _ in range(chance.randrange(5)):
-            choices = [hostile_object(chance, 4) for _ in range(chance.randrange(4))]
-            whole.add(messages.Delta(seq=1, choices=choices))
-        whole.result()
+@given(st.lists(st.lists(st.dictionaries(KEYS, HOSTILE, max_size=5), max_size=3), max_size=4))
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+def test_a_hostile_hosts_chunks_raise_nothing(deltas):
+    whole = completions.Completion()
+    for choices in deltas:
+        whole.add(messages.Delta(seq=1, choices=choices))
+    whole.result()
