@@ -13,8 +13,11 @@ CLIENTS := .venv-clients
 CLIENTS_JUPYTER_AI_2 := .venv-clients-jupyter-ai-2
 GATEWAY := .venv-gateway
 RELAY := .relay
+HUB_PROXY := .hub-proxy
 # The one that speaks with the transport that pyproject.toml names.
 RELAY_VERSION := 1.4.1
+# What a JupyterHub puts in front of itself and its services.
+HUB_PROXY_VERSION := 5.3.0
 # The lowest versions are claimed for the oldest Python, so that one is tried first. Running it
 # tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
 LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
@@ -30,10 +33,10 @@ help: ## list the targets
 demo: $(VENV)/.host ## share a small model between two processes and chat with it
 	@$(VENV)/bin/qmt demo $(ARGS)
 
-test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed $(RELAY)/.made ## lint, then the whole suite
+test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed $(RELAY)/.made $(HUB_PROXY)/.made ## lint, then the whole suite
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-test-lowest: $(LOWEST)/.installed $(RELAY)/.made ## the suite on the lowest versions that pyproject.toml claims
+test-lowest: $(LOWEST)/.installed $(RELAY)/.made $(HUB_PROXY)/.made ## the suite on the lowest versions that pyproject.toml claims
 	$(LOWEST)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
@@ -59,7 +62,7 @@ bench: $(VENV)/.dev $(GATEWAY)/.installed ## every benchmark, one after the othe
 	done
 
 clean: ## remove the environments and everything else that can be made again
-	rm -rf $(VENV) $(LOWEST) $(CLIENTS) $(CLIENTS_JUPYTER_AI_2) $(GATEWAY) $(RELAY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(CLIENTS) $(CLIENTS_JUPYTER_AI_2) $(GATEWAY) $(RELAY) $(HUB_PROXY) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The relay server that the network tests put between two of their networks. They are skipped, and
@@ -71,6 +74,17 @@ $(RELAY)/.made:
 			--root $(RELAY) && touch $@ || echo "It cannot be built; tests with a relay are skipped."; \
 	else \
 		echo "There is no cargo to build a relay server with; tests with a relay are skipped."; \
+	fi
+
+# The proxy of the JupyterHub in tests/hub, which are skipped, and say so, where npm is not there.
+$(HUB_PROXY)/.made:
+	@if command -v npm >/dev/null; then \
+		echo "Installing the proxy of a JupyterHub into $(HUB_PROXY), once."; \
+		npm install --silent --no-audit --no-fund --prefix $(HUB_PROXY) \
+			configurable-http-proxy@$(HUB_PROXY_VERSION) >/dev/null \
+			&& touch $@ || echo "It cannot be installed; tests with a JupyterHub are skipped."; \
+	else \
+		echo "There is no npm to install a JupyterHub's proxy with; tests with one are skipped."; \
 	fi
 
 # $(call make-environment,PYTHON,FOLDER). pip is renewed because groups need pip 25.1.
@@ -111,7 +125,7 @@ $(VENV)/.host: $(VENV)/.made pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.host
-	$(VENV)/bin/python -m pip install --quiet --group dev
+	$(VENV)/bin/python -m pip install --quiet --editable '.[host,upstream,hub]' --group dev
 	@touch $@
 
 # uv because pip has no way of asking for the lowest versions. It is told to trust the
@@ -120,7 +134,7 @@ $(LOWEST)/.installed: pyproject.toml
 	$(call make-environment,$(LOWEST_PYTHON),$(LOWEST))
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --system-certs --python $(LOWEST) \
-		--resolution lowest-direct --editable '.[host,upstream]' --group test
+		--resolution lowest-direct --editable '.[host,upstream,hub]' --group test
 	$(call need-openmp,$(LOWEST))
 	@touch $@
 
