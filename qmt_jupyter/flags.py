@@ -91,6 +91,13 @@ def limits(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_host(parser: argparse.ArgumentParser) -> None:
     """What is shared, and on which terms."""
+    add_models(parser)
+    add_grant(parser)
+    add_engine(parser)
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """What is shared."""
     parser.add_argument(
         "--model",
         action="append",
@@ -133,7 +140,10 @@ def add_host(parser: argparse.ArgumentParser) -> None:
         help="where its key is: env:NAME, keyring:SERVICE or prompt; never the key itself; for "
         "several upstreams once for each, in the same order (none for one without)",
     )
-    add_grant(parser)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """How it runs, and where guests reach it."""
     parser.add_argument(
         "--slots",
         type=int,
@@ -174,10 +184,17 @@ def add_relay(parser: argparse.ArgumentParser) -> None:
 def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What was given, as arguments of :func:`qmt_jupyter.host`, but for the limits."""
     return {
-        "model": options.model,
         "name": options.name,
         "uses": options.uses,
         "ttl": options.ttl,
+        **engine_arguments(options),
+    }
+
+
+def engine_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_models` and :func:`add_engine` took, as such arguments."""
+    return {
+        "model": options.model,
         "slots": options.slots,
         "context": options.context,
         "gpu_layers": options.gpu_layers,

@@ -9,3 +9,19 @@ In ``jupyterhub_config.py``:
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["configure"]
+
+if TYPE_CHECKING:
+    from .configuring import configure
+
+
+def __getattr__(name: str) -> Any:
+    # The Hub's own process needs this one function, and the service none of it.
+    if name == "configure":
+        from .configuring import configure
+
+        return configure
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ METRICS = "custom:qmt:metrics"
 NODE = "custom:qmt:node"
 """The scope by which services of one Hub tell each other what their users have used."""
 
+SERVICE_NAME = re.compile(r"[a-z][a-z0-9._-]{0,60}[a-z0-9]")
+"""Less than JupyterHub lets a service be called: it is part of addresses and of roles' names."""
 LONGEST_NAME = 255
 """The Hub's own limit for a user's name, in characters."""
 
