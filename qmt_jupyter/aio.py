@@ -18,6 +18,7 @@ from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .mesh.locate import DEADLINE
+from .metering import AwaitableMetering
 from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
@@ -112,7 +113,7 @@ async def _chunks(events: runtime.Pieces[Event]) -> AsyncIterator[dict[str, Any]
             yield chunk
 
 
-class Host(HostFacts, _Askable):
+class Host(HostFacts, AwaitableMetering, _Askable):
     """A host running in the background; ``async with`` closes it."""
 
     async def new_invite(

@@ -19,6 +19,7 @@ from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
 from .mesh.locate import DEADLINE
+from .metering import Metering
 from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
@@ -149,7 +150,7 @@ def _chunks(events: runtime.Pieces[Event]) -> Iterator[dict[str, Any]]:
             yield chunk
 
 
-class Host(HostFacts, _Askable):
+class Host(HostFacts, Metering, _Askable):
     """A host running in the background. Also a context manager that closes it."""
 
     def new_invite(

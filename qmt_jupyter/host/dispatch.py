@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import (
     Busy,
+    GenerationFailed,
     ModelNotAllowed,
     ModelUnknown,
     QmtError,
@@ -139,20 +140,25 @@ class Dispatcher:
     async def _serve(
         self, member: Member | None, size: int, checked: Callable[[], _Work]
     ) -> AsyncGenerator[Reply, None]:
-        work = checked()
-        lane, clock = work.lane, time.monotonic()
-        account = member.account if member else self._own
-        grant = account.begin(
-            prompt=work.prompt, wanted=work.wanted, longest=work.longest, now=clock
-        )
-        guest = member.membership.guest_id if member else OWNER
-        expected = 0
-        if work.longest:
-            expected = int(min(grant.answer_limit or self._typical, self._typical))
+        model = ""
         try:
-            ticket = lane.queue.enter(guest, work.prompt + expected, size, clock)
-        except Busy:
-            grant.withdraw(clock)
+            work = checked()
+            model, lane, clock = work.name, work.lane, time.monotonic()
+            account = member.account if member else self._own
+            grant = account.begin(
+                prompt=work.prompt, wanted=work.wanted, longest=work.longest, now=clock
+            )
+            guest = member.membership.guest_id if member else OWNER
+            expected = 0
+            if work.longest:
+                expected = int(min(grant.answer_limit or self._typical, self._typical))
+            try:
+                ticket = lane.queue.enter(guest, work.prompt + expected, size, clock)
+            except Busy:
+                grant.withdraw(clock)
+                raise
+        except QmtError as error:
+            self._usage.meters.refused(model, error.code)
             raise
         counted = self._usage.begin(
             member.membership.membership_id if member else None,
@@ -162,11 +168,12 @@ class Dispatcher:
             time.time(),
             clock,
         )
-        how = CANCELLED
+        how, code = CANCELLED, ""
         try:
             try:
                 async for queued in _waited_for(ticket):
                     yield queued
+                counted.has_slot(time.monotonic())
                 # Nobody is served who is not in the books.
                 await counted.recorded
                 started = Started(
@@ -180,11 +187,11 @@ class Dispatcher:
             how = COMPLETED
             if work.longest:
                 self._typical += _LEARNING * (grant.streamed - self._typical)
-        except (Busy, RecordsUnwritable):
-            how = FAILED if counted.has_begun else REFUSED
+        except (Busy, RecordsUnwritable) as error:
+            how, code = FAILED if counted.has_begun else REFUSED, error.code
             raise
         except QmtError as error:
-            how = FAILED
+            how, code = FAILED, error.code
             own = work.own
             if own == work.name or own not in error.sentence:
                 raise
@@ -195,14 +202,14 @@ class Dispatcher:
                 retry_after=error.retry_after,
             ) from None
         except Exception:
-            how = FAILED
+            how, code = FAILED, GenerationFailed.code
             raise
         finally:
             if how == CANCELLED:
                 how = self._why_cancelled(member)
             if how == REFUSED:
                 grant.withdraw(time.monotonic())
-            counted.end(how, time.time(), time.monotonic())
+            counted.end(how, time.time(), time.monotonic(), code)
 
     def _why_cancelled(self, member: Member | None) -> str:
         ended = member.ended(time.time()) if member else None

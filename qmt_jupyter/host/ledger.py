@@ -213,6 +213,11 @@ class Ledger:
         ledger._thread.start()
         return ledger, snapshot
 
+    @property
+    def directory(self) -> Path:
+        """Where the file is."""
+        return self._path.parent
+
     def post(self, write: Write[Any]) -> None:
         """Write soon, in order; what fails is written with a later transaction."""
         if not self._closed:

@@ -26,6 +26,7 @@ from ..wire import messages
 from ..wire.embeddings import EmbeddingList, texts_of
 from . import aliases, records
 from .dispatch import Dispatcher
+from .figures import Figures
 from .granting import Terms, sign_invite
 from .ledger import LOOK_EVERY, LOOK_SELDOM, Ledger
 from .limits import UNLIMITED
@@ -46,7 +47,7 @@ _STOP_DEADLINE = 3.0
 log = logging.getLogger(__name__)
 
 
-class HostService:
+class HostService(Figures):
     """A running host. Everything here happens in one event loop."""
 
     def __init__(
@@ -322,8 +323,9 @@ class HostService:
                 connection.close(CLOSE_REFUSED, Busy.code)
                 continue
             session = Session(
-                connection, self._admit, self._offer, self._respond, self.presence.nodes
-            )
+                connection, self._admit, self._offer, self._respond, self.presence.nodes,
+                self._usage.meters.not_admitted,
+            )  # fmt: skip
             task = asyncio.ensure_future(self._serve(session, connection))
             self._sessions[session] = task
 

@@ -69,12 +69,14 @@ class Session:
         offer: Offer,
         answer: Answer,
         nodes: Nodes = lambda: (0, ()),
+        turned_away: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._connection = connection
         self._admit = admit
         self._offer = offer
         self._answer = answer
         self._nodes = nodes
+        self._turned_away = turned_away
         self._running: set[_Running] = set()
         self._reading = asyncio.Semaphore(_READING_AT_ONCE)
         self._heard = time.monotonic()
@@ -129,6 +131,7 @@ class Session:
                 )
                 member.require_live(time.time())
             except QmtError as error:
+                self._turned_away(error.code)
                 await self._refuse(error)
                 return False
             self._told = standing(member)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .account import Grant
 from .activity import Meter
+from .meters import Meters, Now
 from .rows import REFUSED, Request, Total
 
 OWNER = "this host"
@@ -74,6 +75,7 @@ class RequestUsage:
         self._guest = guest
         self._grant = grant
         self._asked = clock
+        self._slot_at: float | None = None
         self.dirty = False
         guest.requests += 1
         guest.running += 1
@@ -84,6 +86,11 @@ class RequestUsage:
     def tokens(self) -> int:
         """What the request has taken so far."""
         return self._row.prompt_tokens + self._row.completion_tokens
+
+    def has_slot(self, clock: float) -> None:
+        """It waits no more for others' requests."""
+        self._slot_at = clock
+        self._book.meters.waited(self._row.model, clock - self._asked)
 
     def started(self, clock: float) -> None:
         """A slot took it: the prompt counts from here."""
@@ -122,6 +129,7 @@ class RequestUsage:
         """One more piece was streamed; ``so_far`` tokens, if the engine says how many."""
         if self._row.first_token_s is None:
             self._row.first_token_s = clock - self._asked
+            self._book.meters.spoke(self._row.model, self._row.first_token_s)
         more = max(1, (so_far or 0) - self._row.completion_tokens)
         self._row.completion_tokens += more
         self._guest.completion_tokens += more
@@ -152,8 +160,11 @@ class RequestUsage:
             "estimated": True,
         }
 
-    def end(self, how: str, now: float, clock: float) -> None:
-        """The request is over; ``how`` is one of :data:`~.rows.HOW_ENDED`."""
+    def end(self, how: str, now: float, clock: float, code: str = "") -> None:
+        """The request is over; ``how`` is one of :data:`~.rows.HOW_ENDED`.
+
+        ``code`` is the error's that it ended with, if there was one.
+        """
         self._row.how, self._row.ended_at = how, now
         self._guest.running -= 1
         self._guest.requests -= how == REFUSED
@@ -161,7 +172,18 @@ class RequestUsage:
         self._guest.last_seen = now
         self._grant.settle(self._row.prompt_tokens, self._row.completion_tokens, clock)
         self.follow(clock)
+        if self._slot_at is None:
+            self._book.meters.waited(self._row.model, clock - self._asked)
+        self._book.meters.ended(self._row, code, clock - self._asked)
         self._book.ended(self, self._row)
+
+    def add_to(self, found: dict[str, Now]) -> None:
+        """Add what it does now to its model's."""
+        row, now = self._row, found.setdefault(self._row.model, Now())
+        now.waiting += self._slot_at is None
+        now.running += self._slot_at is not None
+        now.prompt += row.prompt_tokens
+        now.completion += row.completion_tokens
 
     def snapshot(self) -> Request:
         """The row as it stands now."""
@@ -173,7 +195,7 @@ class UsageBook:
     """Gives every request its row and hands rows on to be kept.
 
     ``write`` returns what can be awaited until the rows are kept; ``post`` does it by and by.
-    ``meter`` counts along.
+    ``meter`` and ``meters`` count along.
     """
 
     def __init__(
@@ -187,6 +209,7 @@ class UsageBook:
         self._post = post
         self._running: set[RequestUsage] = set()
         self.meter = Meter()
+        self.meters = Meters()
 
     def begin(
         self,
@@ -233,4 +256,11 @@ class UsageBook:
         for each in self._running:
             run, wait = found.get(each.asker, (0, 0))
             found[each.asker] = (run, wait + 1) if each.waits else (run + 1, wait)
+        return found
+
+    def now(self) -> dict[str, Now]:
+        """What has not ended, by model."""
+        found: dict[str, Now] = {}
+        for each in self._running:
+            each.add_to(found)
         return found

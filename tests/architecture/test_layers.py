@@ -32,7 +32,7 @@ PACKAGE = "qmt_jupyter"
 FLOOR = {"configuration", "errors", "harmless", "settings"}
 MIDDLE = {"identity", "wire", *FLOOR}
 SIDES = {"mesh", "providers", *MIDDLE}
-BEHIND_FACADE = {"answers", "endpoints", "nodes", "runtime", "host", "guest", *SIDES}
+BEHIND_FACADE = {"answers", "endpoints", "metering", "nodes", "runtime", "host", "guest", *SIDES}
 FACADE = {"api", "aio", "endpoints", "facade", "home", "identity", *FLOOR}
 SURFACE = {"flags", "offer", "tables", "terminal", "words", *FACADE}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": FLOOR,
     "answers": {"runtime", "guest", *MIDDLE},
     "endpoints": {"runtime", "host", "guest", *MIDDLE},
+    "metering": {"runtime", "host"},
     "nodes": {"runtime", "host", "guest", *SIDES},
     "facade": BEHIND_FACADE,
     "aio": {"facade", *BEHIND_FACADE},
@@ -132,6 +133,7 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "guest.routing": IO | FILES | CLOCK_AND_CHANCE,
     "host.account": IO | FILES | CLOCK_AND_CHANCE,
     "host.activity": IO | FILES | CLOCK_AND_CHANCE,
+    "host.meters": IO | FILES | CLOCK_AND_CHANCE,
     "host.limits": IO | FILES | CLOCK_AND_CHANCE,
     "host.membership": IO | FILES | CLOCK_AND_CHANCE,
     "host.offers": IO | FILES | CLOCK_AND_CHANCE,

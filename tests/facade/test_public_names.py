@@ -34,8 +34,8 @@ def test_the_public_names_are_these():
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
-        "activity", "chat", "close", "complete", "embed", "invite", "invites",
-        "is_running", "models", "new_invite", "notices", "peer_id",
+        "activity", "chat", "close", "complete", "embed", "hours", "invite", "invites",
+        "is_running", "metrics", "models", "new_invite", "notices", "peer_id",
         "revoke", "serve", "status", "usage", "usage_rows",
     }  # fmt: skip
     assert members(qmt.Mesh) == {
