@@ -29,6 +29,10 @@ from typing import Any
 from tests.conftest import MODELS
 
 HERE = Path(__file__).parent
+# What takes a server long to load, and what only a browser needs.
+LAB = ("jupyterlab", "jupyter_lsp", "jupyter_server_terminals", "notebook", "notebook_shim")
+# An optional part of jsonschema that checks one format and takes every process a second to import.
+SLOW = "rfc3987_syntax"
 PROXY = HERE.parents[1] / ".hub-proxy/node_modules/.bin/configurable-http-proxy"
 NEEDED = ("jupyterhub", "websocket", "jupyter_server", "ipykernel")
 
@@ -37,9 +41,13 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "OMP_WAIT_P
 
 # What no callable of a test's process can be: each user's server has folders of its own.
 _CONFIGURATION = """
-import pickle
+import functools, pickle
 from pathlib import Path
+from jupyterhub import utils
 from jupyterhub.spawner import SimpleLocalProcessSpawner
+
+# It looks for a server that starts at random moments, up to 5 s apart.
+utils.exponential_backoff = functools.partial(utils.exponential_backoff, max_wait=0.2)
 
 HOMES = Path({homes!r})
 
@@ -49,7 +57,7 @@ class OwnFolders(SimpleLocalProcessSpawner):
         own = HOMES / self.user.name
         env = super().get_env()
         env["QMT_HOME"] = str(own / "qmt")
-        for what in ("CONFIG", "DATA", "RUNTIME"):
+        for what in ("DATA", "RUNTIME"):
             env[f"JUPYTER_{{what}}_DIR"] = str(own / "jupyter" / what.lower())
         env["IPYTHONDIR"] = str(own / "ipython")
         return env
@@ -57,6 +65,7 @@ class OwnFolders(SimpleLocalProcessSpawner):
 
 c = get_config()  # noqa
 c.JupyterHub.spawner_class = OwnFolders
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0}}  # no waiting for one before the next
 c.merge(pickle.loads(Path({pickled!r}).read_bytes()))
 """
 
@@ -252,6 +261,7 @@ class Hub:
         services: Iterable[Service] = (),
         configure: Callable[[Any, Hub], Any] | None = None,
         text: str = "",
+        lab: bool = False,
     ) -> None:
         self.root = root
         self.homes = root / "homes"
@@ -265,9 +275,11 @@ class Hub:
         self._running: dict[str, Kept] = {}
         self._tokens: dict[str, str] = {}
         self.homes.mkdir(parents=True)
+        (root / "without").mkdir()
+        (root / f"without/{SLOW}.py").write_text("raise ImportError('not in a test')")
         groups = {name: list(members) for name, members in (groups or {}).items()}
         everybody = {*users, *(one for members in groups.values() for one in members)}
-        self._write_configuration(sorted(everybody), groups, configure, text)
+        self._write_configuration(sorted(everybody), groups, configure, text, lab)
         command = [sys.executable, "-m", "jupyterhub", "-f", str(root / "jupyterhub_config.py")]
         self._process = Kept(command, self._environment(root / "hub"), root / "hub.log")
         try:
@@ -291,6 +303,7 @@ class Hub:
         groups: dict[str, list[str]],
         configure: Callable[[Any, Hub], Any] | None,
         text: str,
+        lab: bool,
     ) -> None:
         from traitlets.config import Config
 
@@ -302,7 +315,7 @@ class Hub:
         c.JupyterHub.cookie_secret_file = str(self.root / "cookie_secret")
         c.JupyterHub.authenticator_class = "dummy"
         c.JupyterHub.cleanup_servers = True
-        c.JupyterHub.load_groups = groups
+        c.JupyterHub.load_groups = {name: {"users": members} for name, members in groups.items()}
         c.JupyterHub.services = [{"name": "harness", "api_token": self._token}]
         c.JupyterHub.load_roles = [{"name": "admin", "services": ["harness"]}]
         c.Authenticator.allowed_users = set(users)
@@ -316,7 +329,15 @@ class Hub:
             "QMT_INTERFACES": "127.0.0.1",
             "QMT_DETECT": "off",
             "QMT_MODELS": str(MODELS),
+            "JUPYTER_CONFIG_DIR": str(self.root / "jupyter"),
         }
+        settings = {"ServerApp": {"jpserver_extensions": {} if lab else dict.fromkeys(LAB, False)}}
+        (self.root / "jupyter").mkdir()
+        (self.root / "jupyter/jupyter_server_config.json").write_text(json.dumps(settings))
+        if not lab:
+            c.Spawner.environment["JUPYTERHUB_SINGLEUSER_APP"] = (
+                "jupyter_server.serverapp.ServerApp"
+            )
         if configure is not None:
             configure(c, self)
         else:
@@ -333,6 +354,8 @@ class Hub:
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         home.mkdir(parents=True, exist_ok=True)
         beside = str(Path(sys.executable).parent)
+        paths = [str(self.root / "without"), *filter(None, [passed_on.get("PYTHONPATH")])]
+        passed_on["PYTHONPATH"] = os.pathsep.join(paths)
         passed_on["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
         ours = {
             "HOME": str(home),
