@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Allowance": "facade",
     "Answer": "api",
     "Host": "api",
     "Invite": "facade",
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022  (the order is the reader's: what to call, then what
     "Mesh",
     "Invite",
     "Limits",
+    "Allowance",
     "Answer",
     "QmtError",
     "aio",
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from .api import Answer, Host, Mesh, detect, host, join
     from .configuration import config
     from .errors import QmtError
-    from .facade import Invite, Limits
+    from .facade import Allowance, Invite, Limits
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from . import nodes, runtime
 from .answers import AnswerState, Event
 from .endpoints import AwaitableEndpoint as Endpoint
 from .endpoints import Serving
-from .facade import HostFacts, Invite, MeshFacts
+from .facade import Invite, MeshFacts
 from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
@@ -23,6 +23,7 @@ from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
 from .providers.select import AUTO
+from .seats import AwaitableSeats
 from .wire.completions import ChunkBuilder
 
 __all__ = ["Answer", "Endpoint", "Host", "Invite", "Mesh", "detect", "host", "join"]
@@ -113,7 +114,7 @@ async def _chunks(events: runtime.Pieces[Event]) -> AsyncIterator[dict[str, Any]
             yield chunk
 
 
-class Host(HostFacts, AwaitableMetering, _Askable):
+class Host(AwaitableSeats, AwaitableMetering, _Askable):
     """A host running in the background; ``async with`` closes it."""
 
     async def new_invite(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import nodes, runtime
 from .answers import AnswerState, Event
 from .endpoints import Endpoint, Serving, open_endpoint
-from .facade import HostFacts, Invite, MeshFacts
+from .facade import Invite, MeshFacts
 from .host.aliases import Aliases, parse
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
@@ -24,6 +24,7 @@ from .nodes import DEFAULT_RELAY, DEFAULT_TTL, DEFAULT_USES, HostOptions
 from .providers.assemble import wanted
 from .providers.base import Provider
 from .providers.select import AUTO
+from .seats import Seats
 from .wire.completions import ChunkBuilder
 
 T = TypeVar("T")
@@ -150,7 +151,7 @@ def _chunks(events: runtime.Pieces[Event]) -> Iterator[dict[str, Any]]:
             yield chunk
 
 
-class Host(HostFacts, Metering, _Askable):
+class Host(Seats, Metering, _Askable):
     """A host running in the background. Also a context manager that closes it."""
 
     def new_invite(

@@ -16,6 +16,7 @@ from .endpoints import HostAnswers, Serving
 from .guest.mesh import GuestMesh
 from .guest.returning import PATIENCE
 from .guest.routing import Route, of_host
+from .host.allowance import Allowance
 from .host.limits import UNLIMITED, Limits
 from .host.service import HostService
 from .identity import link, qr
@@ -23,7 +24,7 @@ from .identity import link, qr
 if TYPE_CHECKING:
     from .guest.openai.service import Answering
 
-__all__ = ["HostFacts", "Invite", "Limits", "MeshFacts", "Named", "of_host"]
+__all__ = ["Allowance", "HostFacts", "Invite", "Limits", "MeshFacts", "Named", "of_host"]
 
 
 @dataclass(frozen=True)

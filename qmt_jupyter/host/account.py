@@ -12,6 +12,9 @@ from collections import deque
 from typing import Any
 
 from ..errors import (
+    DayUsedUp,
+    LimitReached,
+    MonthUsedUp,
     RequestRateReached,
     RequestsUsedUp,
     TokenRateReached,
@@ -25,6 +28,14 @@ MINUTE = 60
 _SOON = 5.0
 # A minute's rest that is smaller than this share of the whole waits for more.
 _LEAST_SHARE = 8
+
+REFUSALS: dict[str, type[LimitReached]] = {
+    "budget": TokensUsedUp,
+    "rate": TokenRateReached,
+    "day": DayUsedUp,
+    "month": MonthUsedUp,
+}
+"""Why an answer is cut off, and what a request is refused with for the same reason."""
 
 
 class Window:
@@ -76,7 +87,8 @@ class Grant:
 
     ``answer_limit`` is the longest answer in tokens (None: as long as the model likes);
     ``cut_by`` says what a longer one would break: ``length`` (asked for, or the invite's longest
-    answer), ``budget`` or ``rate``. ``streamed`` is counted up by whoever delivers.
+    answer), ``budget`` or ``rate``, and of a seat ``day`` or ``month``. ``held`` tokens are
+    reserved. ``streamed`` is counted up by whoever delivers.
     """
 
     def __init__(
@@ -90,7 +102,7 @@ class Grant:
     ) -> None:
         self._account = account
         self.asked = asked
-        self._held = held
+        self.held = held
         self.prompt = prompt
         self.answer_limit = answer_limit
         self.cut_by = cut_by
@@ -100,37 +112,42 @@ class Grant:
     def know_prompt(self, tokens: int, now: float) -> None:
         """The engine has counted the prompt; the reservation follows, and the answer's limit.
 
-        Raises :class:`~qmt_jupyter.errors.TokensUsedUp` or
-        :class:`~qmt_jupyter.errors.TokenRateReached` where nothing is left for an answer.
+        Raises the one of :data:`REFUSALS` that fits where nothing is left for an answer.
         """
         more, self.prompt = tokens - self.prompt, tokens
-        if not self._held:
+        if not self.held:
             return
-        granted = min(more, self._account.free(now))
-        self._held += granted
+        granted = min(more, self._account.free_for(self, now))
+        self.held += granted
         self._account.reserved += granted
         if granted < more and self.answer_limit is not None:
             self.answer_limit -= more - granted
-            self.cut_by = "budget" if self._account.limits.tokens else "rate"
+            self.cut_by = self._account.scarcest(self)
             if self.answer_limit < 1:
-                refusal = TokensUsedUp if self.cut_by == "budget" else TokenRateReached
+                refusal = REFUSALS[self.cut_by]
                 raise refusal(f"The prompt has {tokens} tokens, and fewer are left.")
 
     def withdraw(self, now: float) -> None:
         """The request was refused before it began: it counts for nothing."""
-        if self._account.end(self, self._held, 0, now):
+        if self._account.end(self, 0, now):
             self._account.requests -= 1
             self._account.forget_request(self.asked)
-        self._held = 0
+        self.held = 0
 
     def settle(self, prompt: int, answer: int, now: float) -> None:
         """The request has ended and took this many tokens."""
-        self._account.end(self, self._held, prompt + answer, now)
-        self._held = 0
+        self._account.end(self, prompt + answer, now)
+        self.held = 0
 
 
 class Account:
-    """The state of one set of limits: of an invite, or of one guest of it."""
+    """The state of one set of limits: of an invite, or of one guest of it.
+
+    ``is_paused``: nothing may be asked for now. ``weight`` is the share in the queue.
+    """
+
+    is_paused = False
+    weight = 1
 
     def __init__(self, limits: Limits = UNLIMITED, *, requests: int = 0, tokens: int = 0) -> None:
         self.limits = limits
@@ -166,30 +183,38 @@ class Account:
             free = min(free, rate)
         return max(0, free)
 
-    def begin(self, *, prompt: int, wanted: int | None, longest: int, now: float) -> Grant:
+    def free_for(self, grant: Grant, now: float) -> int:  # noqa: ARG002  (a seat's needs it)
+        """Tokens that a request which runs could have beyond what it holds."""
+        return self.free(now)
+
+    def scarcest(self, grant: Grant) -> str:  # noqa: ARG002
+        """Which of :data:`REFUSALS` bounds a request that runs."""
+        return "budget" if self.limits.tokens else "rate"
+
+    def begin(
+        self, *, prompt: int, wanted: int | None, longest: int, now: float, wall: float = 0.0
+    ) -> Grant:
         """Let a request in and reserve what it may take.
 
         ``prompt`` is how many tokens it has, or a careful guess; ``wanted`` the longest answer
-        that was asked for, ``longest`` the longest that the model can give.
+        that was asked for, ``longest`` the longest that the model can give. ``wall`` is now in
+        seconds since 1970, for what goes by the calendar.
 
         Raises a :class:`~qmt_jupyter.errors.LimitReached` that says what is left, or when to try
         again; nothing is counted then.
         """
-        self._require_turn(now)
-        limits = self.limits
-        asked = min(each for each in (wanted, longest, limits.answer_tokens) if each is not None)
+        self._require_turn(now, wall)
+        longest_here = self.limits.answer_tokens
+        asked = min(each for each in (wanted, longest, longest_here) if each is not None)
         cut_by, held = "length", 0
         limit: int | None = asked
-        if limits.tokens is not None or limits.tokens_per_minute is not None:
-            room, rate_room = 2**60, 2**60
-            if limits.tokens is not None:
-                room = self._budget_room(limits.tokens, prompt)
-            if limits.tokens_per_minute is not None:
-                rate_room = self._rate_room(limits.tokens_per_minute, prompt, asked, now)
-            if min(room, rate_room) < asked:
-                limit, cut_by = min(room, rate_room), "budget" if room <= rate_room else "rate"
-            held = prompt + min(asked, room, rate_room)
-        elif wanted is None and limits.answer_tokens is None:
+        bounds = self._bounds(prompt, asked, now, wall)
+        if bounds:
+            room, by = min(bounds, key=lambda bound: bound[0])
+            if room < asked:
+                limit, cut_by = room, by
+            held = prompt + min(asked, room)
+        elif wanted is None and longest_here is None:
             limit = None
         grant = Grant(self, prompt, limit, cut_by, held, now)
         self.reserved += held
@@ -198,7 +223,22 @@ class Account:
         self._request_times.add(now, 1)
         return grant
 
-    def _require_turn(self, now: float) -> None:
+    def _bounds(
+        self,
+        prompt: int,
+        asked: int,
+        now: float,
+        wall: float,  # noqa: ARG002
+    ) -> list[tuple[int, str]]:
+        """How many tokens of an answer are left, by each of :data:`REFUSALS` that bounds it."""
+        limits, bounds = self.limits, []
+        if limits.tokens is not None:
+            bounds.append((self._budget_room(limits.tokens, prompt), "budget"))
+        if limits.tokens_per_minute is not None:
+            bounds.append((self._rate_room(limits.tokens_per_minute, prompt, asked, now), "rate"))
+        return bounds
+
+    def _require_turn(self, now: float, wall: float) -> None:  # noqa: ARG002
         limits = self.limits
         if limits.concurrent is not None and self.running >= limits.concurrent:
             raise TooManyAtOnce(
@@ -253,18 +293,21 @@ class Account:
         """A request that began at ``asked`` does not count after all."""
         self._request_times.take_back(asked)
 
-    def end(self, grant: Grant, held: int, tokens: int, now: float) -> bool:
+    def end(self, grant: Grant, tokens: int, now: float) -> bool:
         """A grant was settled; a second time is nothing, and False."""
         if grant not in self._running:
             return False
         self._running.discard(grant)
-        self.reserved -= held
+        self.reserved -= grant.held
         self.tokens += tokens
         self._token_times.add(now, tokens)
         return True
 
-    def left(self) -> dict[str, Any]:
-        """What remains, as plain numbers: ``requests`` and ``tokens``, None where not limited."""
+    def left(self, wall: float) -> dict[str, Any]:  # noqa: ARG002
+        """What remains, as plain numbers: ``requests`` and ``tokens``, None where not limited.
+
+        ``wall`` is now in seconds since 1970, for what goes by the calendar.
+        """
         limits = self.limits
         running = sum(each.prompt + each.streamed for each in self._running if each.started)
         return {

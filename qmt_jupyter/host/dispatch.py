@@ -29,7 +29,7 @@ from .limits import UNLIMITED, Limits
 from .membership import Member, Register
 from .queue import Ticket
 from .replies import chat_replies, embedding_replies
-from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, REFUSED, REVOKED, STOPPED
+from .rows import CANCELLED, COMPLETED, EXPIRED, FAILED, PAUSED, REFUSED, REVOKED, STOPPED
 from .usage import OWNER, RequestUsage, UsageBook
 
 # Where a model does not say its context, a budget reserves this for an answer without a limit.
@@ -143,17 +143,20 @@ class Dispatcher:
         model = ""
         try:
             work = checked()
-            model, lane, clock = work.name, work.lane, time.monotonic()
+            model, lane = work.name, work.lane
+            clock, wall = time.monotonic(), time.time()
             account = member.account if member else self._own
             grant = account.begin(
-                prompt=work.prompt, wanted=work.wanted, longest=work.longest, now=clock
+                prompt=work.prompt, wanted=work.wanted, longest=work.longest, now=clock, wall=wall
             )
-            guest = member.membership.guest_id if member else OWNER
+            line = member.line if member else OWNER
             expected = 0
             if work.longest:
                 expected = int(min(grant.answer_limit or self._typical, self._typical))
             try:
-                ticket = lane.queue.enter(guest, work.prompt + expected, size, clock)
+                ticket = lane.queue.enter(
+                    line, work.prompt + expected, size, clock, weight=account.weight
+                )
             except Busy:
                 grant.withdraw(clock)
                 raise
@@ -165,7 +168,7 @@ class Dispatcher:
             member.usage if member else self._register.owner,
             grant,
             work.name,
-            time.time(),
+            wall,
             clock,
         )
         how, code = CANCELLED, ""
@@ -215,13 +218,15 @@ class Dispatcher:
         ended = member.ended(time.time()) if member else None
         if ended is not None:
             return REVOKED if isinstance(ended, Revoked) else EXPIRED
+        if member is not None and member.account.is_paused:
+            return PAUSED
         return STOPPED if self.stopping else CANCELLED
 
     def _model(
         self, wanted: str | None, member: Member | None, purpose: str
     ) -> tuple[str, Lane, Model]:
         """What answers to a name (None: the first that is for this ``purpose``)."""
-        limits = member.granted.record.limits if member else UNLIMITED
+        limits = member.account.limits if member else UNLIMITED
         offered = [model for model in self.offered(limits) if getattr(model, purpose)]
         names = [model.name for model in offered]
         if wanted is None and names:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dispatch import Dispatcher
     from .ledger import Ledger
     from .membership import Register
+    from .seating import Seating
     from .session import Session
     from .usage import UsageBook
 
@@ -31,6 +32,7 @@ class Figures:
     _register: Register
     _sessions: Mapping[Session, Any]
     _usage: UsageBook
+    seating: Seating
 
     def metrics(self) -> dict[str, Any]:
         """Counters and histograms since the start, and what is so now, as plain values.
@@ -59,13 +61,17 @@ class Figures:
     def _active(self, since: float) -> set[str]:
         """Whose requests run, or have been asked or have ended since then."""
         found = {
-            member.membership.guest_id
+            member.line
             for granted in self._register.granted
             for member in granted.members.values()
             if member.usage.running or member.usage.last_seen >= since
         }
         own = self._register.owner
         return found | {OWNER} if own.running or own.last_seen >= since else found
+
+    def seats(self) -> list[dict[str, Any]]:
+        """The users that have seats and what they used, as plain values."""
+        return self.seating.report(self._usage)
 
     async def hours(self, since: float, user: str | None = None) -> list[list[int]]:
         """Tokens by hour, read from the ledger in a thread; see :func:`.hours.tokens_by_hour`."""

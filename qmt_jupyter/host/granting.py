@@ -33,15 +33,23 @@ class Terms:
     lifetime: int | None
     limits: Limits = UNLIMITED
 
-    def record(self, made: invite.Invite, now: float) -> InviteRecord:
-        """The ledger's row for an invite that was signed on these terms."""
+    def record(
+        self, made: invite.Invite, now: float, *, user: str = "", guest: str = ""
+    ) -> InviteRecord:
+        """The ledger's row for an invite that was signed on these terms, or for a seat."""
         return InviteRecord(
-            made.invite_id, made.name, now, made.expires_at, made.max_uses, self.limits
-        )
+            made.invite_id, made.name, now, made.expires_at, made.max_uses, self.limits,
+            user=user, guest=guest,
+        )  # fmt: skip
 
 
-def sign_invite(identity: keys.Identity, terms: Terms, now: float) -> invite.Invite:
-    """A fresh invite by ``identity``. Raises :class:`~qmt_jupyter.errors.OptionInvalid`."""
+def sign_invite(
+    identity: keys.Identity, terms: Terms, now: float, invite_id: uuid.UUID | None = None
+) -> invite.Invite:
+    """A fresh invite by ``identity``, or one of this id anew.
+
+    Raises :class:`~qmt_jupyter.errors.OptionInvalid`.
+    """
     if not 0 <= terms.uses < 2**32:
         raise OptionInvalid(
             f"{terms.uses} is not a number of uses.",
@@ -54,7 +62,7 @@ def sign_invite(identity: keys.Identity, terms: Terms, now: float) -> invite.Inv
         )
     return invite.create(
         identity,
-        invite_id=uuid.uuid4(),
+        invite_id=invite_id or uuid.uuid4(),
         name=terms.name,
         expires_at=0 if terms.lifetime is None else int(now) + terms.lifetime,
         max_uses=terms.uses,

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from .. import settings
 from ..errors import HomeNotWritable, LedgerDamaged, LedgerNewer, QmtError, RecordsUnwritable
-from . import records
+from . import records, seat_records
 from .rows import Snapshot
 
 T = TypeVar("T")
@@ -203,7 +203,8 @@ class Ledger:
             connection = open_for_writing(directory)
             try:
                 records.close_lost(connection, now)
-                return connection, records.read(connection, since=now - records.MINUTE)
+                seat_records.forget_unused(connection, now)
+                return connection, records.read(connection, now - records.MINUTE, now)
             except sqlite3.Error as error:
                 connection.close()
                 raise HomeNotWritable(f"{directory / FILE} cannot be used ({error}).") from None

@@ -7,6 +7,7 @@ mirrored here, because every request is checked against it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from ..errors import AdmissionRefused, MembershipEnded, OptionInvalid, QmtError, Revoked
@@ -14,6 +15,7 @@ from ..identity import invite, statement
 from .account import Account
 from .records import Changes
 from .rows import REFUSED, InviteRecord, Membership, Snapshot
+from .seats import Users
 from .usage import GuestUsage
 
 _SHORTEST_PREFIX = 6
@@ -61,6 +63,12 @@ class Member:
     account: Account
     usage: GuestUsage
 
+    @property
+    def line(self) -> str:
+        """The line in which it waits: all seats of a user share one."""
+        user = self.granted.record.user
+        return f"seat:{user}" if user else self.membership.guest_id
+
     def require_live(self, now: float) -> None:
         """Raise why the membership does not hold at ``now`` (seconds since 1970), if it does not.
 
@@ -76,6 +84,8 @@ class Member:
             return Revoked("The host has revoked this invite.")
         if self.membership.revoked_at is not None:
             return Revoked("The host has revoked this guest's membership.")
+        if self.granted.record.is_expired(now) and self.granted.record.user:
+            return MembershipEnded("This seat has ended; it was not renewed.")
         if self.granted.record.is_expired(now):
             return MembershipEnded("The invite that admitted this guest has expired.")
         return None
@@ -117,12 +127,14 @@ class Register:
         self._granted: dict[str, Granted] = {}
         self._members: dict[str, Member] = {}
         self._revoked: dict[str, float] = {}
+        self.users = Users()
         self.owner = GuestUsage()
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, *, wall: float, clock: float) -> Register:
         """What the ledger holds; ``wall`` is now since 1970, ``clock`` on the accounts' clock."""
         register = cls()
+        register.users = Users(snapshot.seats)
         for made in snapshot.invites:
             register.add_invite(made)
         for membership in snapshot.memberships:
@@ -143,9 +155,31 @@ class Register:
         return register
 
     def add_invite(self, made: InviteRecord) -> None:
-        """Know an invite that was recorded; one that is known stays as it is."""
-        if made.invite_id not in self._granted:
-            self._granted[made.invite_id] = Granted(made, Account(made.limits))
+        """Know an invite that was recorded; of one that is known only a later end is new."""
+        granted = self._granted.get(made.invite_id)
+        if granted is None:
+            user = self.users.of(made.user) if made.user else None
+            granted = Granted(made, user.account if user else Account(made.limits))
+            self._granted[made.invite_id] = granted
+            if user is not None:
+                user.granted[made.invite_id] = granted
+        elif made.user and made.expires_at > granted.record.expires_at:
+            granted.record = replace(granted.record, expires_at=made.expires_at)
+
+    def forget_seats(self, before: float) -> None:
+        """Let go of the seats that ended before then; what they used stays with their users."""
+        for user in self.users:
+            for invite_id, granted in tuple(user.granted.items()):
+                members = granted.members.values()
+                ended = min(granted.record.revoked_at or math.inf, granted.record.expires_at)
+                if ended >= before or any(member.usage.running for member in members):
+                    continue
+                for member in members:
+                    user.past.add(member.usage)
+                    self._members.pop(member.membership.membership_id, None)
+                    self._revoked.pop(member.membership.membership_id, None)
+                self._revoked.pop(invite_id, None)
+                del self._granted[invite_id], user.granted[invite_id]
 
     def add_member(self, membership: Membership) -> Member:
         """Know a membership that was recorded, or take over the name it goes by now."""

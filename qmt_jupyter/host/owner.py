@@ -83,15 +83,16 @@ def revoke(directory: Path, text: str) -> dict[str, Any]:
 
 def usage(directory: Path) -> dict[str, Any]:
     """The usage report, as the host gives it. Same errors as :func:`make_invite`."""
-    identity = _identity(directory)
+    identity, now = _identity(directory), time.time()
     connection = open_for_reading(directory)
     if connection is None:
-        return usage_report(Register(), identity.peer_id)
+        return usage_report(Register(), identity.peer_id, now)
     with closing(connection):
         try:
-            snapshot = records.read(connection)
+            snapshot = records.read(connection, now=now)
         except sqlite3.Error as error:
             raise HomeNotWritable(f"{directory / FILE} cannot be read ({error}).") from None
     if not keys.HostLock(directory).is_held():
         snapshot = snapshot.without_running()
-    return usage_report(Register.from_snapshot(snapshot, wall=0.0, clock=0.0), identity.peer_id)
+    register = Register.from_snapshot(snapshot, wall=now, clock=0.0)
+    return usage_report(register, identity.peer_id, now)

@@ -4,6 +4,8 @@ Deficit round robin over guests, by tokens. Each guest has a line of its own and
 free slot goes to the next line that has no debt, and where all are in debt, everybody's allowance
 is raised by the least that lets somebody go. A request is charged what it is expected to cost and
 corrected when it has ended, so guests that contend get equally many tokens, whoever asks more.
+Who has a weight is charged that much less, and of those who are equally near goes first; then it
+has to wait for the others to catch up, so nobody waits for ever.
 
 What a guest takes while nobody waits is not held against it. Pure but for the event that a
 waiting request listens to; the time is an argument.
@@ -36,9 +38,10 @@ class Ticket:
     its place to a guest who waits with fewer.
     """
 
-    def __init__(self, guest: str, cost: int, size: int) -> None:
+    def __init__(self, guest: str, cost: int, size: int, weight: int = 1) -> None:
         self.guest = guest
         self.cost = cost
+        self.weight = weight
         self.size = size
         self.position = 0
         self.has_slot = False
@@ -62,6 +65,7 @@ class _Line:
         self.running = 0
         self.turn = 0
         self.size = 0
+        self.weight = 1
 
     def needs(self) -> float:
         """The level at which it is out of debt and its next request may go."""
@@ -97,15 +101,17 @@ class FairQueue:
         """How many requests run or wait."""
         return self._slots - self._free + self._waiting
 
-    def enter(self, guest: str, cost: int, size: int, now: float) -> Ticket:
+    def enter(self, guest: str, cost: int, size: int, now: float, weight: int = 1) -> Ticket:
         """Take a slot, or a place in the guest's line.
 
-        ``cost`` is the tokens that the request is expected to take, ``size`` its bytes. When the
+        ``cost`` is the tokens that the request is expected to take, ``size`` its bytes. A guest
+        gets ``weight`` times the share of one with weight 1 while both wait. When the
         queue is full the newest request of the guest with the longest line is pushed out, unless
         the newcomer's own is as long: then it is :class:`~qmt_jupyter.errors.Busy`.
         """
-        ticket = Ticket(guest, max(1, cost), size)
+        ticket = Ticket(guest, max(1, cost), size, weight)
         line = self._lines.get(guest) or _Line(self._level)
+        line.weight = weight
         if self._free and not self._waiting:
             self._lines[guest] = line
             self._take_slot(ticket, line, now)
@@ -140,7 +146,7 @@ class FairQueue:
             self._seconds += _LEARNING * (now - ticket._since - self._seconds)
             # Since the debts were last forgotten there is nothing to correct.
             if ticket._charged == self._epoch and tokens is not None:
-                line.allowance += ticket.cost - tokens
+                line.allowance += (ticket.cost - tokens) / ticket.weight
         elif line is not None and not ticket.pushed_out:
             self._remove(ticket, line)
         self._serve(now)
@@ -164,12 +170,12 @@ class FairQueue:
         while self._free and self._waiting:
             line = min(
                 (line for line in self._lines.values() if line.waiting),
-                key=lambda line: (max(line.needs(), self._level), line.turn),
+                key=lambda line: (max(line.needs(), self._level), -line.weight, line.turn),
             )
             self._level = max(self._level, line.needs())
             ticket = line.waiting[0]
             self._remove(ticket, line)
-            line.allowance -= ticket.cost
+            line.allowance -= ticket.cost / ticket.weight
             ticket._charged = self._epoch
             self._turns += 1
             line.turn = self._turns
@@ -242,20 +248,21 @@ class FairQueue:
     def _order(self) -> Iterator[Ticket]:
         """The waiting requests in the order in which they will be served, as it looks now."""
         level, turns = self._level, self._turns
-        ahead: list[tuple[float, int, str, int, float]] = []
+        ahead: list[tuple[float, int, int, str, int, float]] = []
         for name, line in self._lines.items():
             if line.waiting:
-                ahead.append((max(line.needs(), level), line.turn, name, 0, line.allowance))
+                needs = max(line.needs(), level)
+                ahead.append((needs, -line.weight, line.turn, name, 0, line.allowance))
         heapq.heapify(ahead)
         while ahead:
-            needs, _, name, index, allowance = heapq.heappop(ahead)
+            needs, weight, _, name, index, allowance = heapq.heappop(ahead)
             level = max(level, needs)
             waiting = self._lines[name].waiting
             yield waiting[index]
             turns += 1
-            allowance -= waiting[index].cost
+            allowance -= waiting[index].cost / waiting[index].weight
             if index + 1 < len(waiting):
-                entry = (max(-allowance, level), turns, name, index + 1, allowance)
+                entry = (max(-allowance, level), weight, turns, name, index + 1, allowance)
                 heapq.heappush(ahead, entry)
 
 

@@ -11,9 +11,10 @@ import sqlite3
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import AdmissionRefused, InviteUsedUp, OptionInvalid, Revoked
+from ..errors import AdmissionRefused, InviteUsedUp, MembershipEnded, OptionInvalid, Revoked
+from . import seat_records
 from .limits import Limits
-from .rows import LOST, InviteRecord, Membership, Request, Snapshot, Total
+from .rows import LOST, InviteRecord, Membership, Request, Snapshot, Total, totals_of
 
 MINUTE = 60.0
 _LONGEST_ANSWER = 6 * 3600.0  # seconds
@@ -56,6 +57,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX requests_running ON requests (request_id) WHERE how IS NULL",
         "CREATE INDEX requests_asked ON requests (asked_at)",
     ),
+    (
+        "ALTER TABLE invites ADD COLUMN user TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE invites ADD COLUMN guest TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX invites_of_users ON invites (expires_at) WHERE user != ''",
+        """CREATE TABLE allowances (
+            user TEXT PRIMARY KEY,
+            allowance TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
 
 
@@ -71,8 +81,14 @@ class Changes:
 
     @classmethod
     def known(cls, connection: sqlite3.Connection) -> Changes:
-        """All invites and revocations there are now."""
-        return cls({each.invite_id: each for each in _invites(connection)}, _revoked(connection))
+        """All invites and revocations there are now, but for those of seats.
+
+        Only the host itself makes those and ends them; there may be very many.
+        """
+        return cls(
+            {each.invite_id: each for each in _invites(connection, "WHERE user = ''")},
+            _revoked(connection),
+        )
 
     @classmethod
     def since(cls, connection: sqlite3.Connection, seen: Changes) -> Changes:
@@ -91,22 +107,25 @@ class Changes:
 
 def require_shape(connection: sqlite3.Connection) -> None:
     """Raise sqlite3.DatabaseError where a table or column is missing, or limits make no sense."""
-    _invites(connection)
+    _invites(connection, "WHERE user = ''")
     _memberships(connection, "LIMIT 0")
+    seat_records.require_shape(connection)
     connection.execute(f"SELECT {_REQUEST_COLUMNS} FROM requests LIMIT 0")  # noqa: S608
 
 
 def _invites(
-    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str
+    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str | float
 ) -> list[InviteRecord]:
     rows = connection.execute(
-        "SELECT invite_id, name, made_at, expires_at, max_uses, limits, revoked_at "  # noqa: S608
-        f"FROM invites {how}",
+        "SELECT invite_id, name, made_at, expires_at, max_uses, limits, revoked_at, user, "  # noqa: S608
+        f"guest FROM invites {how}",
         values,
     )
     return [
-        InviteRecord(invite_id, name, made_at, expires_at, max_uses, _limits(limits), revoked_at)
-        for invite_id, name, made_at, expires_at, max_uses, limits, revoked_at in rows
+        InviteRecord(
+            invite_id, name, made_at, expires_at, max_uses, _limits(limits), revoked_at, user, guest
+        )
+        for invite_id, name, made_at, expires_at, max_uses, limits, revoked_at, user, guest in rows
     ]
 
 
@@ -118,7 +137,7 @@ def _limits(text: str) -> Limits:
 
 
 def _memberships(
-    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str
+    connection: sqlite3.Connection, how: str = "ORDER BY rowid", *values: str | float
 ) -> list[Membership]:
     rows = connection.execute(
         "SELECT membership_id, invite_id, guest_id, claimed_name, joined_at, revoked_at "  # noqa: S608
@@ -129,10 +148,14 @@ def _memberships(
 
 
 def _revoked(connection: sqlite3.Connection) -> dict[str, float]:
+    # A seat that is over needs no revocation, and a class makes very many.
     return dict(
         connection.execute(
-            "SELECT invite_id, revoked_at FROM invites WHERE revoked_at IS NOT NULL UNION ALL "
-            "SELECT membership_id, revoked_at FROM memberships WHERE revoked_at IS NOT NULL"
+            "WITH of_use AS (SELECT invite_id, revoked_at FROM invites "
+            "WHERE user = '' OR expires_at > CAST(strftime('%s', 'now') AS INTEGER)) "
+            "SELECT invite_id, revoked_at FROM of_use WHERE revoked_at IS NOT NULL UNION ALL "
+            "SELECT membership_id, memberships.revoked_at FROM memberships "
+            "JOIN of_use USING (invite_id) WHERE memberships.revoked_at IS NOT NULL"
         ).fetchall()
     )
 
@@ -143,16 +166,21 @@ _REQUEST_COLUMNS = (
 )
 
 
-def read(connection: sqlite3.Connection, since: float | None = None) -> Snapshot:
-    """Everything, in one consistent view. ``recent`` begins at ``since`` (None: leave it out)."""
+def read(connection: sqlite3.Connection, since: float | None = None, now: float = 0.0) -> Snapshot:
+    """Everything, in one consistent view. ``recent`` begins at ``since`` (None: leave it out).
+
+    Of seats that ended long before ``now`` only what was used is read.
+    """
     connection.execute("BEGIN")
     try:
-        return within(connection, since)
+        return within(connection, since, now)
     finally:
         connection.execute("COMMIT")
 
 
-def within(connection: sqlite3.Connection, since: float | None = None) -> Snapshot:
+def within(
+    connection: sqlite3.Connection, since: float | None = None, now: float = 0.0
+) -> Snapshot:
     """The same within a transaction that has begun."""
     recent: list[Any] = []
     if since is not None:
@@ -162,12 +190,19 @@ def within(connection: sqlite3.Connection, since: float | None = None) -> Snapsh
             (since - _LONGEST_ANSWER, since),
         ).fetchall()
     newest = connection.execute("SELECT max(request_id) FROM requests").fetchone()[0]
+    over = now - seat_records.SEAT_KEPT
+    old = "SELECT invite_id FROM invites WHERE user != '' AND expires_at <= ?"
     return Snapshot(
-        invites=tuple(_invites(connection)),
-        memberships=tuple(_memberships(connection)),
+        invites=tuple(
+            _invites(connection, "WHERE user = '' OR expires_at > ? ORDER BY rowid", over)
+        ),
+        memberships=tuple(
+            _memberships(connection, f"WHERE invite_id NOT IN ({old}) ORDER BY rowid", over)
+        ),
         totals=_totals(connection),
         recent=tuple(Request(*row) for row in recent),
         next_request_id=(newest or 0) + 1,
+        seats=seat_records.read(connection, now),
     )
 
 
@@ -190,32 +225,12 @@ def guests_behind(connection: sqlite3.Connection, target: str) -> int | None:
 
 
 def _totals(connection: sqlite3.Connection) -> dict[str | None, Total]:
-    found: dict[str | None, dict[str, Any]] = {}
-    rows = connection.execute(
-        "SELECT membership_id, how, count(*), sum(prompt_tokens), sum(completion_tokens), "
-        "max(coalesce(ended_at, asked_at)) FROM requests GROUP BY membership_id, how"
-    )
-    for membership_id, how, count, prompt, completion, last in rows:
-        total = found.setdefault(
-            membership_id,
-            {
-                "requests": 0,
-                "prompt_tokens": 0,
-                "completion_tokens": 0,
-                "running": 0,
-                "last_seen": 0.0,
-                "ended": {},
-            },
+    return totals_of(
+        connection.execute(
+            "SELECT membership_id, how, count(*), sum(prompt_tokens), sum(completion_tokens), "
+            "max(coalesce(ended_at, asked_at)) FROM requests GROUP BY membership_id, how"
         )
-        total["requests"] += count
-        total["prompt_tokens"] += prompt
-        total["completion_tokens"] += completion
-        total["last_seen"] = max(total["last_seen"], last)
-        if how is None:
-            total["running"] = count
-        else:
-            total["ended"][how] = count
-    return {membership_id: Total(**total) for membership_id, total in found.items()}
+    )
 
 
 # Writing -------------------------------------------------------------------------------------
@@ -224,7 +239,9 @@ def _totals(connection: sqlite3.Connection) -> dict[str | None, Total]:
 def add_invite(connection: sqlite3.Connection, made: InviteRecord) -> None:
     """Record an invite that was just made."""
     connection.execute(
-        "INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO invites "
+        "(invite_id, name, made_at, expires_at, max_uses, limits, revoked_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             made.invite_id,
             made.name,
@@ -240,15 +257,20 @@ def add_invite(connection: sqlite3.Connection, made: InviteRecord) -> None:
 def admit(connection: sqlite3.Connection, wanted: Membership) -> Membership:
     """Admit a guest whose token and statement were verified; give back what it had if it was here.
 
-    Raises :class:`~qmt_jupyter.errors.AdmissionRefused`,
-    :class:`~qmt_jupyter.errors.InviteUsedUp` or :class:`~qmt_jupyter.errors.Revoked`; nothing is
-    written then.
+    Raises :class:`~qmt_jupyter.errors.AdmissionRefused`, also for a seat of another identity,
+    :class:`~qmt_jupyter.errors.InviteUsedUp` or :class:`~qmt_jupyter.errors.MembershipEnded`;
+    nothing is written then.
     """
     made = _invites(connection, "WHERE invite_id = ?", wanted.invite_id)
     if not made:
         raise AdmissionRefused("The host has no record of this invite.")
     if made[0].revoked_at is not None:
         raise Revoked("The host has revoked this invite.")
+    if made[0].user:
+        if made[0].guest != wanted.guest_id:
+            raise AdmissionRefused("This invite is another user's.")
+        if made[0].is_expired(wanted.joined_at):
+            raise MembershipEnded("This seat has ended; it was not renewed.")
     here = _memberships(
         connection, "WHERE invite_id = ? AND guest_id = ?", wanted.invite_id, wanted.guest_id
     )

@@ -13,7 +13,7 @@ from .rows import HOW_ENDED
 from .usage import UsageBook
 
 
-def usage_report(register: Register, peer_id: str) -> dict[str, Any]:
+def usage_report(register: Register, peer_id: str, now: float) -> dict[str, Any]:
     """``{"peer_id", "invites": [{…, "guests": [{…}]}], "own"}``; times in seconds since 1970.
 
     ``left`` holds ``requests`` and ``tokens`` that remain, None where nothing limits them: of the
@@ -21,23 +21,24 @@ def usage_report(register: Register, peer_id: str) -> dict[str, Any]:
     """
     return {
         "peer_id": peer_id,
-        "invites": [_invite(granted) for granted in register.granted],
+        "invites": [_invite(granted, now) for granted in register.granted],
         "own": register.owner.as_dict(),
     }
 
 
-def _invite(granted: Granted) -> dict[str, Any]:
-    made, guests = granted.record, [_guest(member) for member in granted.members.values()]
+def _invite(granted: Granted, now: float) -> dict[str, Any]:
+    made, guests = granted.record, [_guest(member, now) for member in granted.members.values()]
     return {
         "invite_id": made.invite_id,
         "name": made.name,
+        "user": made.user or None,
         "made_at": made.made_at,
         "expires_at": made.expires_at or None,
         "revoked_at": made.revoked_at,
         "max_uses": made.max_uses,
         "uses": len(guests),
         "limits": made.limits.as_dict(),
-        "left": None if made.limits.per_guest else granted.account.left(),
+        "left": None if made.limits.per_guest else granted.account.left(now),
         **{
             key: sum(guest[key] for guest in guests)
             for key in ("requests", "running", "prompt_tokens", "completion_tokens")
@@ -48,7 +49,7 @@ def _invite(granted: Granted) -> dict[str, Any]:
     }
 
 
-def _guest(member: Member) -> dict[str, Any]:
+def _guest(member: Member, now: float) -> dict[str, Any]:
     return {
         "membership": member.membership.membership_id,
         "peer_id": member.membership.guest_id,
@@ -56,7 +57,7 @@ def _guest(member: Member) -> dict[str, Any]:
         "joined_at": member.membership.joined_at,
         "revoked_at": member.membership.revoked_at,
         **member.usage.as_dict(),
-        "left": member.account.left(),
+        "left": member.account.left(now),
     }
 
 
@@ -94,6 +95,66 @@ def activity_report(
         "guests": {each: now_of(each) for each in {*connections, *asking} if each is not None},
         "own": now_of(None),
         "tokens": {"every": EVERY, "series": book.meter.series()},
+    }
+
+
+def seats_report(
+    register: Register,
+    book: UsageBook,
+    connections: Mapping[str, int],
+    now: float,
+    clock: float,
+) -> list[dict[str, Any]]:
+    """The users that have seats, have used tokens this month, or are paused, by name.
+
+    Each with ``user``, ``allowance`` (what is set of it), ``paused``, its ``seats`` that hold
+    (``invite_id``, ``guest``, ``expires_at``, ``connections``), ``requests``, ``prompt_tokens`` and
+    ``completion_tokens`` of all time, ``tokens_today`` and ``tokens_month`` here, the same
+    ``elsewhere`` as ``day`` and ``month``, what is ``left`` of these (None: not limited), requests
+    that are ``running`` and ``waiting``, ``tokens_per_second`` of answers over the last few seconds
+    and ``last_seen`` (None: never), in seconds since 1970.
+    """
+    asking, report = book.running(), []
+    for user in sorted(register.users, key=lambda each: each.name):
+        live, account = user.live(now), user.account
+        here, elsewhere = account.used(now), account.elsewhere(now)
+        if not (live or account.is_paused or here["month"] or elsewhere["month"]):
+            continue
+        ids = [
+            member.membership.membership_id
+            for granted in user.granted.values()
+            for member in granted.members.values()
+        ]
+        usage, asked = user.usage(), [asking.get(each, (0, 0)) for each in ids]
+        report.append(
+            {
+                "user": user.name,
+                "allowance": account.allowance.as_dict(),
+                "paused": account.is_paused,
+                "seats": [_seat(granted, connections) for granted in live],
+                "requests": usage.requests,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "tokens_today": here["day"],
+                "tokens_month": here["month"],
+                "elsewhere": elsewhere,
+                "left": account.rest(now),
+                "running": sum(running for running, _ in asked),
+                "waiting": sum(waiting for _, waiting in asked),
+                "tokens_per_second": round(sum(book.meter.speed(each, clock) for each in ids), 1),
+                "last_seen": usage.last_seen or None,
+            }
+        )
+    return report
+
+
+def _seat(granted: Granted, connections: Mapping[str, int]) -> dict[str, Any]:
+    ids = [member.membership.membership_id for member in granted.members.values()]
+    return {
+        "invite_id": granted.record.invite_id,
+        "guest": granted.record.guest,
+        "expires_at": granted.record.expires_at,
+        "connections": sum(connections.get(each, 0) for each in ids),
     }
 
 

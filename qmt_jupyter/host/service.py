@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from .offers import Offers
 from .presence import Presence
 from .report import activity_report, usage_report
 from .rows import Membership
+from .seating import Seating
 from .session import Session
 from .usage import UsageBook
 
@@ -112,6 +113,14 @@ class HostService(Figures):
         )
         self._dispatcher = Dispatcher(self._providers, self._register, self._usage, named)
         self._offers = Offers(self._dispatcher.offered, self._dispatcher.loads)
+        self.seating = Seating(
+            self._identity,
+            self._register,
+            writer=lambda: self._writer,
+            hints=lambda: self.presence.hints,
+            sessions=lambda: tuple(self._sessions),
+            begin=self._carry_out,
+        )
 
     # What it is ------------------------------------------------------------------------------
 
@@ -166,7 +175,7 @@ class HostService(Figures):
 
     def usage(self) -> dict[str, Any]:
         """The invites, each with its guests and what they used, as plain values."""
-        return usage_report(self._register, self.peer_id)
+        return usage_report(self._register, self.peer_id, time.time())
 
     def activity(self) -> dict[str, Any]:
         """What goes on now, as plain values."""
@@ -217,9 +226,12 @@ class HostService(Figures):
             member = session.member
             if member in stopped and member is not None:
                 error = member.ended(now) or Revoked("The host has revoked this membership.")
-                task = asyncio.ensure_future(session.end(error))
-                self._endings.add(task)
-                task.add_done_callback(self._endings.discard)
+                self._carry_out(session.end(error))
+
+    def _carry_out(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     @property
     def _writer(self) -> Ledger:
@@ -268,6 +280,7 @@ class HostService(Figures):
             await asyncio.sleep(_FLUSH_EVERY)
             self._usage.flush()
             self._usage.look(time.time(), time.monotonic())
+            self.seating.forget(time.time())
             if self._ledger is not None:
                 self._ledger.look_every = LOOK_EVERY if self._sessions else LOOK_SELDOM
 
@@ -312,7 +325,7 @@ class HostService(Figures):
             self._own.discard(task)
 
     def _offer(self, member: Member) -> list[messages.ModelOffer]:
-        return self._offers.to(member.granted.record.limits, time.monotonic())
+        return self._offers.to(member.account.limits, time.monotonic())
 
     # Connections -----------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class Session:
                 self._turned_away(error.code)
                 await self._refuse(error)
                 return False
-            self._told = standing(member)
+            self._told = standing(member, time.time())
             offers = self._offer(member)
             self._telling = Telling(offers, time.monotonic())
             dht_port, nodes = self._nodes()
@@ -214,7 +214,7 @@ class Session:
         """Tell the guest what it has used and what remains, when that has changed."""
         if self.member is None or self._control is None:
             return
-        now = standing(self.member)
+        now = standing(self.member, time.time())
         if now != self._told:
             self._told = now
             self._control.post(messages.encode(now))
@@ -226,6 +226,10 @@ class Session:
         offers = self._offer(self.member)
         if self._telling.due(offers, now):
             self._control.post(messages.encode(messages.Models(models=offers)))
+
+    async def stop_requests(self, error: QmtError) -> None:
+        """End the guest's requests with a reason; the connection goes on."""
+        await self._cancel_running(error)
 
     async def end(self, error: QmtError) -> None:
         """End the guest's requests and connection with a reason. Safe after it has ended."""

@@ -10,22 +10,22 @@ MAX_STREAMS = 128  # of one connection, the control stream included
 
 def limits(member: Member) -> messages.Limits:
     """What a member may do, as the guest is told."""
-    granted = member.granted.record
+    allowed = member.account.limits
     return messages.Limits(
-        concurrent=granted.limits.concurrent,
-        expires_at=granted.expires_at,
-        requests=granted.limits.requests,
-        tokens=granted.limits.tokens,
-        requests_per_minute=granted.limits.requests_per_minute,
-        tokens_per_minute=granted.limits.tokens_per_minute,
-        answer_tokens=granted.limits.answer_tokens,
-        per_guest=granted.limits.per_guest,
+        concurrent=allowed.concurrent,
+        expires_at=member.granted.record.expires_at,
+        requests=allowed.requests,
+        tokens=allowed.tokens,
+        requests_per_minute=allowed.requests_per_minute,
+        tokens_per_minute=allowed.tokens_per_minute,
+        answer_tokens=allowed.answer_tokens,
+        per_guest=allowed.per_guest,
     )
 
 
-def standing(member: Member) -> messages.Standing:
-    """What a member has used and what remains, as the guest is told."""
-    left = member.account.left()
+def standing(member: Member, now: float) -> messages.Standing:
+    """What a member has used and what remains at ``now`` (since 1970), as the guest is told."""
+    left = member.account.left(now)
     return messages.Standing(
         requests=member.usage.requests,
         prompt_tokens=member.usage.prompt_tokens,

@@ -49,6 +49,15 @@ class GuestUsage:
             Counter(total.ended),
         )
 
+    def add(self, other: GuestUsage) -> None:
+        """Count another membership's numbers in."""
+        self.requests += other.requests
+        self.running += other.running
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.last_seen = max(self.last_seen, other.last_seen)
+        self.ended += other.ended
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
         return {

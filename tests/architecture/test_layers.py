@@ -52,8 +52,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metering": {"runtime", "host"},
     "nodes": {"runtime", "host", "guest", *SIDES},
     "facade": BEHIND_FACADE,
-    "aio": {"facade", *BEHIND_FACADE},
-    "api": {"facade", *BEHIND_FACADE},
+    "seats": {"facade", *BEHIND_FACADE},
+    "aio": {"facade", "seats", *BEHIND_FACADE},
+    "api": {"facade", "seats", *BEHIND_FACADE},
     "home": {"facade", *BEHIND_FACADE},
     "flags": FLOOR,
     "offer": FLOOR,
@@ -103,6 +104,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "zeroconf": ("zeroconf", {"mesh.lan"}),
 }
 RUN_AS_PROGRAM = {"pip"}  # a dependency that nothing imports
+READ_AS_DATA = {"tzdata"}  # another: zoneinfo finds it by itself
 
 # Parts that decide and do no I/O. Time and randomness reach the purest as arguments.
 IO = {
@@ -131,6 +133,12 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "host.allowlist": IO | FILES | CLOCK_AND_CHANCE,
     "guest.load": IO | FILES | CLOCK_AND_CHANCE,
     "guest.routing": IO | FILES | CLOCK_AND_CHANCE,
+    "host.allowance": IO | FILES | CLOCK_AND_CHANCE,
+    # The calendar's own arithmetic, never its clock: what is now is an argument.
+    "host.calendar": IO | FILES | CLOCK_AND_CHANCE - {"datetime"},
+    "host.seat_account": IO | FILES | CLOCK_AND_CHANCE,
+    "host.seat_records": IO | FILES | CLOCK_AND_CHANCE,
+    "host.seats": IO | FILES | CLOCK_AND_CHANCE,
     "host.account": IO | FILES | CLOCK_AND_CHANCE,
     "host.activity": IO | FILES | CLOCK_AND_CHANCE,
     "host.meters": IO | FILES | CLOCK_AND_CHANCE,
@@ -321,7 +329,7 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_what_is_imported_is_what_pyproject_declares():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    declared = {re.split(r"[^a-z0-9-]", line)[0] for line in lines} - RUN_AS_PROGRAM
+    declared = {re.split(r"[^a-z0-9-]", line)[0] for line in lines} - RUN_AS_PROGRAM - READ_AS_DATA
     tops = {item.top for module in package() for item in imports(module)}
     assert {dist for top, (dist, _) in OUTSIDE.items() if top in tops and dist} == declared
 

@@ -28,15 +28,15 @@ def members(cls):
 
 def test_the_public_names_are_these():
     assert qmt.__all__ == [
-        "host", "join", "detect", "Host", "Mesh", "Invite", "Limits", "Answer", "QmtError",
+        "host", "join", "detect", "Host", "Mesh", "Invite", "Limits", "Allowance", "Answer", "QmtError",
         "aio", "config", "errors",
         "load_ipython_extension", "unload_ipython_extension",
     ]  # fmt: skip
     assert all(hasattr(qmt, name) for name in qmt.__all__)
     assert members(qmt.Host) == {
-        "activity", "chat", "close", "complete", "embed", "hours", "invite", "invites",
-        "is_running", "metrics", "models", "new_invite", "notices", "peer_id",
-        "revoke", "serve", "status", "usage", "usage_rows",
+        "activity", "allow", "chat", "close", "complete", "embed", "end_seat", "hours", "invite",
+        "invites", "is_running", "metrics", "models", "new_invite", "notices", "peer_id",
+        "revoke", "seat", "seats", "serve", "status", "usage", "usage_rows", "used_elsewhere",
     }  # fmt: skip
     assert members(qmt.Mesh) == {
         "chat", "complete", "embed", "join", "leave", "models", "serve", "status",

@@ -33,14 +33,14 @@ def test_without_limits_nothing_is_bounded_but_what_was_asked_for():
     assert begin(book, wanted=None).answer_limit is None
     assert begin(book, wanted=50).answer_limit == 50
     assert begin(book, wanted=5000, longest=1000).answer_limit == 1000
-    assert book.left() == {"requests": None, "tokens": None}
+    assert book.left(0.0) == {"requests": None, "tokens": None}
 
 
 def test_requests_in_all():
     book = account(requests=2)
     begin(book).settle(1, 1, 0.0)
     begin(book)
-    assert book.left()["requests"] == 0
+    assert book.left(0.0)["requests"] == 0
     with pytest.raises(RequestsUsedUp, match="All 2 requests"):
         begin(book)
 
@@ -90,7 +90,7 @@ def test_spent_tokens_are_said_with_what_is_left():
     begin(book, prompt=10, wanted=None).settle(10, 20, 0.0)
     with pytest.raises(TokensUsedUp, match="^0 of the invite's 100"):
         begin(book, prompt=1)
-    assert book.left()["tokens"] == 0
+    assert book.left(0.0)["tokens"] == 0
 
 
 def test_tokens_a_minute_come_back_when_the_minute_has_passed():
@@ -143,9 +143,9 @@ def test_settling_twice_is_settling_once():
 def test_what_is_left_follows_a_running_answer():
     book = account(tokens=100, requests=3)
     grant = begin(book, prompt=10)
-    assert book.left() == {"requests": 2, "tokens": 100}
+    assert book.left(0.0) == {"requests": 2, "tokens": 100}
     grant.started, grant.streamed = True, 4
-    assert book.left() == {"requests": 2, "tokens": 86}
+    assert book.left(0.0) == {"requests": 2, "tokens": 86}
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -241,4 +241,4 @@ def test_what_remains_does_not_depend_on_the_order_in_which_requests_end(order, 
     for number in order:
         grants[number].settle(5, number, 0.0)
     assert (book.tokens, book.reserved) == (30 + 15, 0)
-    assert book.left()["tokens"] == budget - 45
+    assert book.left(0.0)["tokens"] == budget - 45

@@ -301,7 +301,7 @@ async def test_a_count_that_cannot_be_is_not_believed(usage):
     books = Books(Scripted({"choices": [], "prompt_tokens": 4}, piece("a", "stop"), odd), tokens=99)
     await books.replies()
     assert (books.counted["prompt_tokens"], books.counted["completion_tokens"]) == (4, 1)
-    assert books.member.account.left()["tokens"] == 94
+    assert books.member.account.left(0.0)["tokens"] == 94
     assert books.rows[-1].estimated
 
 
@@ -325,7 +325,7 @@ async def test_what_fails_before_it_begins_costs_nothing():
     with pytest.raises(GenerationFailed):
         await books.replies()
     assert (books.counted["prompt_tokens"], books.counted["ended"]) == (0, {"failed": 1})
-    assert books.member.account.left()["tokens"] == 1000
+    assert books.member.account.left(0.0)["tokens"] == 1000
 
 
 async def test_a_request_that_finds_the_queue_full_is_not_one_of_the_invites(monkeypatch):
@@ -342,7 +342,7 @@ async def test_a_request_that_finds_the_queue_full_is_not_one_of_the_invites(mon
     assert books.counted["requests"] == 1
     await books.replies()
     await books.replies()
-    assert books.member.account.left()["requests"] == 0
+    assert books.member.account.left(0.0)["requests"] == 0
     assert books.member.account.running == 0
 
 
@@ -352,7 +352,7 @@ async def test_who_could_not_be_written_down_has_lost_nothing():
         with pytest.raises(RecordsUnwritable):
             await books.replies()
     assert books.counted["requests"] == 0
-    assert books.member.account.left()["requests"] == 1
+    assert books.member.account.left(0.0)["requests"] == 1
 
 
 # Embeddings

@@ -231,7 +231,7 @@ def test_a_restart_knows_what_was_used(ledger):
     assert snapshot.next_request_id == 2
     register = Register.from_snapshot(snapshot, wall=NOW, clock=500.0)
     again = register.add_member(member)
-    assert again.account.left() == {"requests": None, "tokens": 958}
+    assert again.account.left(0.0) == {"requests": None, "tokens": 958}
     assert again.usage.as_dict()["ended"] == {"lost": 1}
     again.account.begin(prompt=1, wanted=1, longest=9, now=500.0)
     with pytest.raises(RequestRateReached, match="2 requests a minute"):
@@ -258,5 +258,5 @@ def test_what_was_refused_before_it_began_counts_for_nothing_after_a_restart_eit
     )
     register = Register.from_snapshot(records.read(ledger, since=NOW - 60), wall=NOW, clock=500.0)
     again = register.add_member(member)
-    assert again.account.left()["requests"] == 1
+    assert again.account.left(0.0)["requests"] == 1
     assert again.usage.requests == 0

@@ -1,0 +1,283 @@
+"""Seats over real QUIC: one user, one identity, one account, and an end that can be moved."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import pytest
+
+from qmt_jupyter.errors import (
+    AdmissionRefused,
+    DayUsedUp,
+    MembershipEnded,
+    MonthUsedUp,
+    OptionInvalid,
+    OutsideHours,
+    Paused,
+    Revoked,
+    TooManyAtOnce,
+)
+from qmt_jupyter.host.allowance import NO_LIMITS, Allowance
+from qmt_jupyter.providers.echo import Echo
+from qmt_jupyter.wire import messages
+from tests.mesh.conftest import question, texts, until
+
+pytestmark = pytest.mark.anyio
+
+ENDLESS = 100_000
+
+
+def slow(slots=2):
+    return Echo(slots=slots, delay=0.005, repeat=True)
+
+
+async def seat(service, user, guest, allowance=NO_LIMITS, lifetime=900):
+    identity = guest.identity().peer_id
+    return await service.seating.seat(user, identity, allowance, "Class", lifetime)
+
+
+def of(service, user):
+    """The one user's entry of the report."""
+    return next(each for each in service.seats() if each["user"] == user)
+
+
+class Asking:
+    """One endless answer, read by a task of the test's."""
+
+    def __init__(self, mesh):
+        self.mesh = mesh
+        self.pieces = 0
+        self.error = None
+        self.finish_reason = None
+
+    async def run(self, **parameters):
+        parameters = {"max_tokens": ENDLESS, **parameters}
+        try:
+            async for reply in self.mesh.answer(question(**parameters)):
+                self.pieces += isinstance(reply, messages.Delta)
+                if isinstance(reply, messages.Done):
+                    self.finish_reason = reply.finish_reason
+        except Exception as error:
+            self.error = error
+
+
+async def test_a_seat_is_for_one_identity_and_nobody_elses(person):
+    service = await person("host").host()
+    alice, mallory = person("alice"), person("mallory")
+    granted = await seat(service, "alice", alice)
+    with pytest.raises(AdmissionRefused, match=r"^This invite is another user's\."):
+        await mallory.join(granted)
+    mesh = await alice.join(granted)
+    assert "".join(await texts(mesh)) == "one two three"
+    (row,) = service.seats()
+    assert (row["user"], row["requests"], row["tokens_today"]) == ("alice", 1, 6)
+    assert [each["connections"] for each in row["seats"]] == [1]
+    await mesh.close()
+    await service.close()
+
+
+async def test_a_pause_ends_what_runs_and_its_end_lets_it_go_on(person):
+    service = await person("host").host(slow())
+    mesh = await person("alice").join(await seat(service, "alice", person("alice")))
+    other = await person("bob").join(await seat(service, "bob", person("bob")))
+    asking, unharmed = Asking(mesh), Asking(other)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.run)
+        tasks.start_soon(unharmed.run)
+        await until(lambda: asking.pieces > 5 and unharmed.pieces > 5)
+        await service.seating.allow("alice", Allowance(paused=True))
+        await until(lambda: asking.error is not None)
+        assert type(asking.error) is Paused
+        with pytest.raises(Paused, match="nothing can be asked"):
+            await texts(mesh)
+        reached = unharmed.pieces
+        await until(lambda: unharmed.pieces > reached)
+        await service.seating.allow("alice", NO_LIMITS)
+        assert len(await texts(mesh, max_tokens=3)) >= 3
+        assert [each["connections"] for each in of(service, "alice")["seats"]] == [1]
+        tasks.cancel_scope.cancel()
+    invite = next(each for each in service.usage()["invites"] if each["user"] == "alice")
+    assert invite["ended"]["paused"] == 1
+    await mesh.close()
+    await other.close()
+    await service.close()
+
+
+async def test_a_day_that_is_used_up_cuts_the_answer_and_says_so(person):
+    service = await person("host").host(Echo(repeat=True))
+    for name, error in (("day", DayUsedUp), ("month", MonthUsedUp)):
+        allowance = Allowance(**{f"tokens_per_{name}": 200})
+        mesh = await person(name).join(await seat(service, name, person(name), allowance))
+        asking = Asking(mesh)
+        await asking.run()
+        assert (asking.error, asking.finish_reason) == (None, name)
+        assert (
+            150 < of(service, name)[{"day": "tokens_today", "month": "tokens_month"}[name]] <= 200
+        )
+        with pytest.raises(error, match=r"there are none until .* \(UTC\)") as raised:
+            await texts(mesh)
+        assert 0 < raised.value.retry_after <= 32 * 86400
+        await mesh.close()
+    await service.close()
+
+
+async def test_outside_its_hours_a_seat_may_ask_nothing(person):
+    service = await person("host").host()
+    day = time.strftime("%a", time.gmtime(time.time() + 3 * 86400))
+    allowance = Allowance(hours=(f"{day} 08:00-12:00",))
+    mesh = await person("alice").join(await seat(service, "alice", person("alice"), allowance))
+    with pytest.raises(OutsideHours, match=r"until \w+ 08:00 \(UTC\)"):
+        await texts(mesh)
+    assert of(service, "alice")["requests"] == 0
+    await mesh.close()
+    await service.close()
+
+
+async def test_a_seat_that_is_ended_stops_what_runs_and_stays_ended(person):
+    service = await person("host").host(slow())
+    alice = person("alice")
+    granted = await seat(service, "alice", alice)
+    mesh = await alice.join(granted)
+    asking = Asking(mesh)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.run)
+        await until(lambda: asking.pieces > 5)
+        assert await service.seating.end("alice", sentence="You left the course.") == 1
+    assert type(asking.error) is Revoked
+    assert "You left the course." in str(asking.error)
+    await mesh.close()
+    with pytest.raises(Revoked):
+        await alice.join(granted)
+    assert await service.seating.end("alice") == 0
+    again = await seat(service, "alice", alice)
+    assert again.invite.invite_id != granted.invite.invite_id
+    await (await alice.join(again)).close()
+    await service.close()
+
+
+async def test_a_renewed_seat_keeps_its_stream_and_its_membership(person):
+    service = await person("host").host(slow())
+    alice = person("alice")
+    first = await seat(service, "alice", alice, lifetime=2)
+    mesh = await alice.join(first)
+    asking = Asking(mesh)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.run)
+        await until(lambda: asking.pieces > 5)
+        renewed = await seat(service, "alice", alice, lifetime=60)
+        assert renewed.invite.invite_id == first.invite.invite_id
+        assert renewed.invite.expires_at > first.invite.expires_at
+        await until(lambda: time.time() > first.invite.expires_at + 1)
+        reached = asking.pieces
+        await until(lambda: asking.pieces > reached)
+        assert asking.error is None
+        tasks.cancel_scope.cancel()
+    (invite,) = [each for each in service.usage()["invites"] if each["user"]]
+    assert len(invite["guests"]) == 1
+    await mesh.close()
+    await service.close()
+
+
+async def test_a_seat_that_nobody_renews_ends_with_what_runs(person):
+    service = await person("host").host(slow())
+    alice = person("alice")
+    mesh = await alice.join(await seat(service, "alice", alice, lifetime=1))
+    asking = Asking(mesh)
+    await asking.run()
+    assert type(asking.error) is MembershipEnded
+    assert asking.pieces > 5
+    assert of(service, "alice")["seats"] == []
+    await mesh.close()
+    await service.close()
+
+
+async def test_two_identities_of_a_user_share_requests_at_once_and_tokens(person):
+    service = await person("host").host(slow())
+    allowance = Allowance(concurrent=1, tokens_per_day=1000)
+    home, lab = person("home"), person("lab")
+    meshes = [
+        await each.join(await seat(service, "alice", each, allowance)) for each in (home, lab)
+    ]
+    asking = Asking(meshes[0])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.run)
+        await until(lambda: asking.pieces > 5)
+        with pytest.raises(TooManyAtOnce, match="1 requests at once, on all your servers"):
+            await texts(meshes[1])
+        tasks.cancel_scope.cancel()
+    await until(lambda: of(service, "alice")["running"] == 0)
+    used = of(service, "alice")["tokens_today"]
+    assert len(of(service, "alice")["seats"]) == 2
+    await until(lambda: meshes[1].status()[0]["left"]["tokens"] == 1000 - used)
+    for each in (*meshes, service):
+        await each.close()
+
+
+async def test_a_restart_keeps_pause_counts_and_seats(person):
+    host, alice = person("host"), person("alice")
+    service = await host.host()
+    granted = await seat(service, "alice", alice, Allowance(tokens_per_day=100))
+    mesh = await alice.join(granted)
+    await texts(mesh)
+    await service.seating.allow("alice", Allowance(tokens_per_day=100, paused=True))
+    await seat(service, "bob", person("bob"))
+    before = service.seats()
+    await mesh.close()
+    await service.close()
+    service = await host.host()
+    after = service.seats()
+    for each in (*before, *after):
+        each.pop("tokens_per_second")
+        for one in each["seats"]:
+            one.pop("connections")
+    assert after == before
+    mesh = await alice.join(granted)
+    with pytest.raises(Paused):
+        await texts(mesh)
+    await service.seating.allow("alice", Allowance(tokens_per_day=8))
+    with pytest.raises(DayUsedUp, match="2 of your 8 tokens"):
+        await texts(mesh)
+    assert (await seat(service, "alice", alice)).invite.invite_id == granted.invite.invite_id
+    await mesh.close()
+    await service.close()
+
+
+async def test_tokens_that_were_used_elsewhere_count(person):
+    service = await person("host").host()
+    alice = person("alice")
+    mesh = await alice.join(await seat(service, "alice", alice, Allowance(tokens_per_day=100)))
+    service.seating.used_elsewhere("alice", 97, 97)
+    with pytest.raises(DayUsedUp, match="3 of your 100 tokens"):
+        await texts(mesh)
+    service.seating.used_elsewhere("alice", 50, 97)
+    await texts(mesh)
+    row = of(service, "alice")
+    assert (row["tokens_today"], row["elsewhere"]) == (6, {"day": 50, "month": 97})
+    assert row["left"] == {"day": 44, "month": None}
+    await mesh.close()
+    await service.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "guest", "lifetime"),
+    [
+        ("", None, 900),
+        ("a\nb", None, 900),
+        ("a" * 256, None, 900),
+        (b"alice", None, 900),
+        ("alice", "12D3KooWnonsense", 900),
+        ("alice", "", 900),
+        ("alice", None, 0),
+        ("alice", None, 10**12),
+        ("alice", None, True),
+        ("alice", None, 1.5),
+    ],
+)
+async def test_nonsense_is_no_seat(person, user, guest, lifetime):
+    service = await person("host").host()
+    guest = person("alice").identity().peer_id if guest is None else guest
+    with pytest.raises(OptionInvalid):
+        await service.seating.seat(user, guest, NO_LIMITS, "Class", lifetime)
+    assert service.seats() == []
+    await service.close()
