@@ -15,6 +15,34 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from ..errors import (
+    AdmissionRefused,
+    Busy,
+    DayUsedUp,
+    GenerationFailed,
+    InviteExpired,
+    InviteUsedUp,
+    ModelNotAllowed,
+    ModelUnknown,
+    MonthUsedUp,
+    OutOfMemory,
+    OutsideHours,
+    Paused,
+    PromptTooLong,
+    QmtError,
+    RecordsUnwritable,
+    RequestInvalid,
+    RequestRateReached,
+    RequestsUsedUp,
+    Revoked,
+    TokenRateReached,
+    TokensReserved,
+    TokensUsedUp,
+    TooManyAtOnce,
+    UpstreamRefused,
+    UpstreamUnreachable,
+    VersionMismatch,
+)
 from ..harmless import printable
 from .rows import HOW_ENDED, LOST, REFUSED, Request
 
@@ -28,6 +56,18 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 1
 SPEEDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
 # How requests end that this host has let in; what was lost, a former one had.
 _HERE = tuple(how for how in HOW_ENDED if how != LOST)
+# There from the beginning: of a counter that begins with 1, nobody sees that it has grown.
+_REFUSALS: tuple[type[QmtError], ...] = (
+    Busy, DayUsedUp, ModelNotAllowed, ModelUnknown, MonthUsedUp, OutsideHours, Paused,
+    RecordsUnwritable, RequestInvalid, RequestRateReached, RequestsUsedUp, TokenRateReached,
+    TokensReserved, TokensUsedUp, TooManyAtOnce,
+)  # fmt: skip
+_FAILURES: tuple[type[QmtError], ...] = (
+    GenerationFailed, OutOfMemory, PromptTooLong, UpstreamRefused, UpstreamUnreachable,
+)  # fmt: skip
+_TURNED_AWAY: tuple[type[QmtError], ...] = (
+    AdmissionRefused, Busy, InviteExpired, InviteUsedUp, Revoked, VersionMismatch,
+)  # fmt: skip
 # A few tokens that come at once say nothing of a speed.
 _LEAST_TOKENS = 8
 _LEAST_SECONDS = 0.001
@@ -70,9 +110,9 @@ class Meters:
     def __init__(self) -> None:
         self._models: dict[str, None] = {}
         self._requests: Counter[tuple[str, str]] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._failed: Counter[str] = Counter()
-        self._not_admitted: Counter[str] = Counter()
+        self._refused = Counter({each.code: 0 for each in _REFUSALS})
+        self._failed = Counter({each.code: 0 for each in _FAILURES})
+        self._not_admitted = Counter({each.code: 0 for each in _TURNED_AWAY})
         # Tokens of requests that have ended, and the most that was ever told.
         self._ended: dict[str, tuple[int, int]] = {}
         self._most_told: dict[str, tuple[int, int]] = {}
@@ -121,7 +161,7 @@ class Meters:
         """What a model goes by here: its name made harmless, while there is room for one more."""
         if not model:
             return ""
-        label = printable(model, LONGEST_LABEL)
+        label = printable(model, LONGEST_LABEL) or OTHERS
         if label not in self._models:
             if len(self._models) >= MOST_MODELS:
                 return OTHERS

@@ -27,6 +27,11 @@ pytestmark = pytest.mark.anyio
 NOON = 1_700_000_000 // HOUR * HOUR
 
 
+def said(counts):
+    """The codes that were counted at all."""
+    return {code: count for code, count in counts.items() if count}
+
+
 def outcomes(report, model):
     return {
         each["outcome"]: each["count"]
@@ -61,7 +66,6 @@ def test_what_a_model_is_offered_for_is_there_before_anybody_asked():
     assert report["queue_seconds"]["m"]["count"] == 0
     assert len(report["queue_seconds"]["m"]["buckets"]) == len(SECONDS)
     assert report["models"] == [{"model": "m", "running": 0, "waiting": 0}]
-    assert report["refused"] == report["failed"] == report["not_admitted"] == {}
 
 
 def test_tokens_of_what_runs_count_and_a_correction_takes_nothing_back():
@@ -115,6 +119,7 @@ def test_a_hostile_name_becomes_one_short_line():
     assert len(labels) == 4
     assert all(label.isprintable() and len(label) <= 120 for label in labels)
     assert labels[0] == "a b"
+    assert all(labels), "none can be taken for no model"
 
 
 async def test_a_completed_answer_is_counted_with_its_times():
@@ -125,7 +130,7 @@ async def test_a_completed_answer_is_counted_with_its_times():
     assert tokens(report) == {"m": (7, 12)}
     for name in ("queue_seconds", "first_token_seconds", "answer_tokens_per_second"):
         assert report[name]["m"]["count"] == 1
-    assert report["failed"] == report["refused"] == {}
+    assert said(report["failed"]) == said(report["refused"]) == {}
 
 
 async def test_who_gives_up_waiting_has_waited_and_said_nothing():
@@ -159,7 +164,7 @@ async def test_a_failure_is_counted_by_its_code_an_unexpected_one_too():
     for each in (books, silent):
         report = each.book.meters.report({}, [])
         assert outcomes(report, "m") == {"failed": 1}
-        assert report["failed"] == {"generation-failed": 1}
+        assert said(report["failed"]) == {"generation-failed": 1}
 
 
 async def test_a_refusal_at_the_door_is_counted_with_its_model_if_there_is_one():
@@ -172,7 +177,7 @@ async def test_a_refusal_at_the_door_is_counted_with_its_model_if_there_is_one()
     report = books.book.meters.report({}, ["m"])
     assert outcomes(report, "m") == {"completed": 1, "refused": 1}
     assert outcomes(report, "") == {"refused": 1}
-    assert report["refused"] == {"request-rate": 1, "model-unknown": 1}
+    assert said(report["refused"]) == {"request-rate": 1, "model-unknown": 1}
 
 
 async def test_who_is_not_in_the_books_is_refused_once():
@@ -181,8 +186,8 @@ async def test_who_is_not_in_the_books_is_refused_once():
         await books.replies()
     report = books.book.meters.report({}, ["m"])
     assert outcomes(report, "m") == {"refused": 1}
-    assert report["refused"] == {"busy": 1}
-    assert report["failed"] == {}
+    assert said(report["refused"]) == {"busy": 1}
+    assert said(report["failed"]) == {}
 
 
 # Tokens by hour ------------------------------------------------------------------------------

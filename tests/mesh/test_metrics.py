@@ -33,6 +33,11 @@ class Broken(Provider):
         raise GenerationFailed("It broke.")
 
 
+def said(counts):
+    """The codes that were counted at all."""
+    return {code: count for code, count in counts.items() if count}
+
+
 def outcomes(report, model):
     return {
         each["outcome"]: each["count"]
@@ -72,8 +77,8 @@ async def test_the_numbers_are_what_happened(person):
     report = service.metrics()
     assert outcomes(report, "echo") == {"completed": 5, "refused": 1}
     assert outcomes(report, "broken") == {"failed": 1}
-    assert report["refused"] == {"requests-used-up": 1}
-    assert report["failed"] == {"generation-failed": 1}
+    assert said(report["refused"]) == {"requests-used-up": 1}
+    assert said(report["failed"]) == {"generation-failed": 1}
     assert answered(report, "echo") == 3 * 20 + 10 + 10
     assert answered(report, "broken") == 3
     assert report["active_users"] == 3
@@ -146,7 +151,7 @@ async def test_who_is_turned_away_is_counted_by_the_reason(person):
     await raw.greet(raw.greeting(b"no token at all"))
     await raw.close()
     report = service.metrics()
-    assert report["not_admitted"] == {"invite-used-up": 2, "invite-malformed": 1}
+    assert said(report["not_admitted"]) == {"invite-used-up": 2, "invite-malformed": 1}
     assert sum(each["count"] for each in report["requests"]) == 0
     assert report["guests"] == 1
     await mesh.close()
