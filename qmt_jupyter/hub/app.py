@@ -9,11 +9,11 @@ from typing import Any
 
 from tornado import web
 
-from . import admission
+from . import admission, scrape
 from .desk import Desk
 from .requests import Unknown, log_access
 
-PARTS: tuple[ModuleType, ...] = (admission,)
+PARTS: tuple[ModuleType, ...] = (admission, scrape)
 """Modules with ``routes(desk)``: patterns relative to the prefix, handler classes, arguments."""
 
 

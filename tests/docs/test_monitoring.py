@@ -130,15 +130,18 @@ def test_the_page_explains_every_metric_and_no_other(metrics):
 
 
 def test_the_configurations_on_the_page_can_be_read_and_agree():
-    (role,) = [each.code for each in blocks(PAGE, "python") if "load_roles" in each.code]
-    ast.parse(role)
+    code = [each.code for each in blocks(PAGE, "python")]
+    (role,) = [each for each in code if "load_roles" in each]
     assert '"scopes": ["custom:qmt:metrics"]' in role
+    (service,) = [each for each in code if "configure(" in each]
+    assert "metrics_token=" in service
+    for each in (role, service):
+        ast.parse(each)
     read = [yaml.safe_load(each.code) for each in blocks(PAGE, "yaml")]
     jobs = [job for each in read for job in each.get("scrape_configs", ())]
     assert len(jobs) == 2
     for job in jobs:
-        assert job["authorization"]["type"] == "token"
-        assert "credentials" not in job["authorization"], "a secret has no place in it"
+        assert set(job["authorization"]) == {"credentials_file"}, "no secret stands in it"
         paths = [job.get("metrics_path")] + [
             each["labels"]["__metrics_path__"] for each in job["static_configs"] if "labels" in each
         ]
