@@ -80,7 +80,10 @@ def configure(
     # A string would be taken for its letters.
     for what, names in (("groups", groups), ("admins", admins)):
         if isinstance(names, str):
-            raise OptionInvalid(f"{what} has to be a list of names, such as ['{names[:40]}'].")
+            raise OptionInvalid(
+                f"{what} has to be a list of names.",
+                next_step=f"Write {what}=['{printable(names, 40)}'].",
+            )
     users_of_groups = None if groups is None else _names("groups", groups)
     admin_users, admin_groups = _admins(admins)
     if api_token is not None:
@@ -99,6 +102,7 @@ def configure(
             f"The Hub has a service called {name} already.",
             next_step="Give each a name of its own.",
         )
+    place = _hub_url(hub, hub_url)
     given = [*_models(model, "--model"), *_models(upstream, "--upstream")]
     given += ["--config", os.path.abspath(config)] if config is not None else []  # noqa: PTH100
     given += [str(each) for each in arguments]
@@ -124,7 +128,7 @@ def configure(
             "load_roles",
             _role(f"{name}-metrics", "Read metrics", [METRICS], services=[f"{name}-metrics"]),
         )
-    _equip_notebooks(c, name, _hub_url(hub, hub_url))
+    _equip_notebooks(c, name, place)
 
 
 def _give_roles(

@@ -90,14 +90,20 @@ class Overrides:
         What makes no sense is left out.
         """
         newer: dict[str, Override] = {}
+        room = MOST - len(self._users)
         for each in changes:
             try:
                 user, override = _entry(each)
             except (ValueError, OptionInvalid):
                 continue
             override = replace(override, at=min(override.at, time.time() + _AHEAD))
-            if override.at > self.of(user).at and len({*self._users, *newer, user}) <= MOST:
-                newer[user] = override
+            if override.at <= self.of(user).at:
+                continue
+            if user not in self._users and user not in newer:
+                if room <= 0:
+                    continue
+                room -= 1
+            newer[user] = override
         if newer:
             self._write({**self._users, **newer})
         return sorted(newer)

@@ -40,6 +40,7 @@ LIMITS = (*COUNTED, "priority", *LISTED)
 DEFAULTS: Table = {"tokens_per_day": 200_000, "concurrent": 2, "requests_per_minute": 30}
 _TOP = ("zone", "only", "everybody", "groups", "users")
 _MOST_NAMES = 10_000
+_MOST_ENTRIES = 64
 _CLOSE = 0.6
 
 
@@ -100,7 +101,8 @@ def _most_generous(limit: str, stated: dict[str, Any]) -> tuple[Any, list[str]]:
         if free:
             return (), free[:1]
         joined = tuple(dict.fromkeys(each for value in stated.values() for each in value))
-        return joined, list(stated)
+        # More than an allowance can hold are of a hundred groups; the first ones do.
+        return joined[:_MOST_ENTRIES], list(stated)
     best = max(stated, key=lambda name: _size(stated[name]))
     return stated[best], [best]
 
@@ -144,7 +146,7 @@ def read_policy(text: str, called: str = "the configuration") -> Policy:
     """
     try:
         read = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         said = printable(str(error), 200) or "it is nested too deeply"
         raise OptionInvalid(
             f"{called} is not TOML: {said}.", next_step="Correct that line."
