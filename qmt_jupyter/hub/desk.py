@@ -238,6 +238,7 @@ class Desk:
             "rules": rules,
             "groups": sorted(person.groups),
             "limits": changed.as_dict()["limits"],
+            "policy": self.policy.allowance(person)[0].as_dict(),
         }
 
     def _nothing_yet(self, user: str) -> dict[str, Any]:
