@@ -17,6 +17,7 @@ from ..harmless import printable
 from ..identity import peer_id
 from .options import Options
 from .overrides import Override, Overrides
+from .peers import Peers
 from .person import Person
 from .policy import Policy, read_limits
 from .rights import Rights
@@ -73,6 +74,7 @@ class Desk:
         self.rights = rights
         self.options = options
         self.name = options.name
+        self.peers = Peers(options.peers, options.api_token)
         self.started = time.time()
         self._watch = Watch(rights, options.recheck, self._still_here, self._gone)
         self._people: dict[str, Person] = {}
@@ -216,6 +218,7 @@ class Desk:
             "models": activity["models"],
             "users": users,
             "totals": _totals(users),
+            "peers": self.peers.report(),
         }
 
     async def me(self, person: Person) -> dict[str, Any]:

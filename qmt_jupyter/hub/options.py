@@ -196,7 +196,7 @@ def _url(text: str, called: str) -> SplitResult:
         or (port is not None and not 0 <= port < 65536)
         or split.query
         or split.fragment
-        or split.username
+        or "@" in split.netloc
     ):
         raise OptionInvalid(
             f"{called} is no address of the form http://HOST:PORT/PATH.",

@@ -21,8 +21,6 @@ from .policy import read_limits
 _LARGEST_FILE = 8 * 1024 * 1024
 MOST = 20_000
 """So many users can have been changed."""
-# Seconds that a clock of another service may be ahead.
-_AHEAD = 60.0
 
 
 @dataclass(frozen=True)
@@ -90,20 +88,16 @@ class Overrides:
         What makes no sense is left out.
         """
         newer: dict[str, Override] = {}
-        room = MOST - len(self._users)
+        known = set(self._users)
         for each in changes:
             try:
                 user, override = _entry(each)
             except (ValueError, OptionInvalid):
                 continue
-            override = replace(override, at=min(override.at, time.time() + _AHEAD))
-            if override.at <= self.of(user).at:
-                continue
-            if user not in self._users and user not in newer:
-                if room <= 0:
-                    continue
-                room -= 1
-            newer[user] = override
+            is_newer = override.at > newer.get(user, self.of(user)).at
+            if is_newer and (user in known or len(known) < MOST):
+                known.add(user)
+                newer[user] = override
         if newer:
             self._write({**self._users, **newer})
         return sorted(newer)

@@ -27,6 +27,7 @@ from .overrides import Overrides
 from .policy import Policy, notices
 from .requests import log_access
 from .rights import Rights
+from .together import Together
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ async def _until(
     rights = Rights(options.api_url)
     desk = Desk(host, policy=policy, overrides=overrides, rights=rights, options=options)
     server.request_callback = make_app(desk)
-    looking_after = asyncio.ensure_future(desk.run())
+    looking_after = asyncio.gather(desk.run(), Together(desk).run())
     try:
         for notice in host.notices:
             log.warning("%s", notice)
@@ -113,6 +114,7 @@ async def _until(
         looking_after.cancel()
         await asyncio.gather(looking_after, return_exceptions=True)
         rights.close()
+        desk.peers.close()
 
 
 async def _unless(told: asyncio.Event, start: Awaitable[T]) -> T | None:
