@@ -43,7 +43,7 @@ def sign_in(options: Options) -> HubOAuth:
         api_url=options.api_url,
         api_token=options.api_token,
         base_url=options.prefix,
-        hub_prefix=options.hub_url,
+        hub_prefix=options.hub_prefix,
         hub_host=options.hub_host,
         oauth_client_id=options.client_id or f"service-{options.name}",
         oauth_redirect_uri=f"{options.prefix}oauth_callback",
