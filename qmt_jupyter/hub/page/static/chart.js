@@ -7,11 +7,12 @@ const WIDTH = 672;
 const HEIGHT = 120;
 const HOUR = 3600;
 const MOST = 31 * 24;
+const LAST_NAMED = 0.92; // further to the right there is no room for a day's name
 
 /** Round upwards to a number that reads well. */
 function rounded(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(1, value)));
-  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((each) => each * power).find((each) => each >= value);
 }
 
 export function hourChart(what) {
@@ -34,7 +35,9 @@ export function hourChart(what) {
   const lowest = element("span", { textContent: "0" });
   const days = element("div", { className: "days", attributes: { "aria-hidden": "true" } });
   const summary = element("p", { className: "quiet" });
-  const range = element("input", { type: "range", min: 0, step: 1, disabled: true });
+  const range = element("input", {
+    type: "range", min: 0, step: 1, disabled: true, attributes: { "aria-label": `${what}, hour` },
+  });
   const chosen = element("output", { className: "chosen" });
   const body = element("tbody");
   const table = element("table", {},
@@ -50,8 +53,8 @@ export function hourChart(what) {
     element("figcaption", { className: "row" }, key("key-answers", "in answers"), key("key-prompts", "in prompts"), summary),
     element("div", { className: "plot" },
       element("div", { className: "scale", attributes: { "aria-hidden": "true" } }, highest, lowest),
-      element("div", { className: "drawing" }, picture, days)),
-    element("label", { className: "hour" }, element("span", { textContent: "hour" }), range), chosen, more);
+      element("div", { className: "drawing" }, picture, range, days)),
+    chosen, more);
   let shown = [];
   let drawnFrom = "";
 
@@ -81,7 +84,7 @@ export function hourChart(what) {
       if (begins) {
         const x = (at * step).toFixed(2);
         lines.append(drawn("line", { x1: x, x2: x, y1: 0, y2: HEIGHT }));
-        names.push([at, day(start)]);
+        if (at < LAST_NAMED * shown.length) names.push([at, day(start).split(" ")]);
       }
       if (!prompt && !answer) return;
       const place = { x: (at * step + 0.3).toFixed(2), width: Math.max(0.5, step - 0.6).toFixed(2) };
@@ -97,7 +100,7 @@ export function hourChart(what) {
         element("td", { className: "number", textContent: number(answer) })));
     });
     days.replaceChildren(...names.map(([at, name]) => {
-      const label = element("span", { textContent: name });
+      const label = element("span", {}, name[0], element("span", { className: "date", textContent: ` ${name[1]}` }));
       label.style.left = `${(100 * at) / shown.length}%`;
       return label;
     }));

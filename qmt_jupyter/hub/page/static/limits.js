@@ -12,8 +12,8 @@ const COUNTED = [
   ["priority", "Share while others wait (1 to 100)"],
 ];
 const LISTED = [
-  ["hours", "Hours, one entry a line, as Mon-Fri 08:00-12:30"],
-  ["models", "Models, one a line"],
+  ["hours", "Hours", "One a line, such as Mon-Fri 08:00-12:30. "],
+  ["models", "Models", "One a line. "],
 ];
 const FREE = "no limit";
 
@@ -31,7 +31,7 @@ function typed(name, value) {
 export function limitsDialog(dialog, change) {
   const title = element("h2", { id: "limits-title" });
   const problem = element("p", { className: "wrong", id: "limits-problem", attributes: { role: "alert" } });
-  const fields = [...COUNTED, ...LISTED].map(([name, label]) => {
+  const fields = [...COUNTED, ...LISTED].map(([name, label, how = ""]) => {
     const id = freshId("limit");
     const hint = element("span", { id: `${id}-hint`, className: "quiet" });
     const many = name === "hours" || name === "models";
@@ -41,14 +41,14 @@ export function limitsDialog(dialog, change) {
     });
     const node = element("div", { className: many ? "field wide" : "field" },
       element("label", { htmlFor: id, textContent: label }), input, hint);
-    return { name, input, hint, node };
+    return { name, input, hint, how, node };
   });
   const save = element("button", { type: "submit", className: "main", textContent: "Set" });
   const back = element("button", { type: "button", textContent: "Back to the policy" });
   const cancel = element("button", { type: "button", textContent: "Cancel" });
   const form = element("form", { method: "dialog", noValidate: true },
     title,
-    element("p", { className: "quiet", textContent: `Empty: what the policy says. “${FREE}”: none. Changes hold at once, for running requests from the next.` }),
+    element("p", { className: "quiet", textContent: `Leave a field empty for what the policy says, or write “${FREE}”. It holds from the next request on.` }),
     element("div", { className: "fields" }, ...fields.map(({ node }) => node)),
     problem,
     element("div", { className: "row buttons" }, save, back, cancel));
@@ -97,7 +97,7 @@ export function limitsDialog(dialog, change) {
       opener = document.activeElement;
       title.replaceChildren("Limits of ", element("bdi", { textContent: name }));
       write(problem, "");
-      for (const { name: limit, input, hint } of fields) {
+      for (const { name: limit, input, hint, how } of fields) {
         const own = entry.limits ?? {};
         const value = own[limit];
         input.removeAttribute("aria-invalid");
@@ -105,8 +105,7 @@ export function limitsDialog(dialog, change) {
         else if (Array.isArray(value)) input.value = value.join("\n") || FREE;
         else input.value = value === null ? FREE : String(value);
         const policy = limitWords(limit, entry.policy?.[limit] ?? (limit === "priority" ? 1 : null), state.zone);
-        input.placeholder = "";
-        write(hint, `Policy: ${policy}`);
+        write(hint, `${how}Policy: ${policy}`);
       }
       dialog.showModal();
       fields[0].input.focus();

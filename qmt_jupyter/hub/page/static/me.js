@@ -108,7 +108,16 @@ function show(me) {
   showRules(me);
 }
 
-watch(async () => show(await ask("api/me")), EVERY_MS, teller("me"));
+watch(async () => {
+  try {
+    show(await ask("api/me"));
+  } catch (problem) {
+    // An admin may be none of the users; everything else goes on.
+    if (problem.status !== 403) throw problem;
+    write(standing, problem.message);
+    standing.dataset.state = "closed";
+  }
+}, EVERY_MS, teller("me"));
 watch(async () => chart.update(await ask("api/hours?days=7")), HOURS_EVERY_MS, teller("own hours"));
 
 for (const button of document.querySelectorAll("[data-copies]")) {

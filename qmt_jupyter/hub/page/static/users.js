@@ -1,6 +1,6 @@
 // The table of users. Rows are changed in place, and stay where they are while somebody is at them.
 
-import { element, keyed, set, write } from "./elements.js";
+import { element, freshId, keyed, set, write } from "./elements.js";
 import { ago, number } from "./words.js";
 
 const text = new Intl.Collator("en", { numeric: true }).compare;
@@ -51,16 +51,18 @@ export function userTable({ change, limits }) {
   function row(name) {
     const cells = Object.fromEntries(COLUMNS.slice(1).map((column) =>
       [column.name, element("td", { className: column.numeric ? "number" : "" })]));
-    const id = `user-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
-    const pause = element("button", { type: "button", attributes: { "aria-describedby": id } });
-    const set_limits = element("button", {
-      type: "button", textContent: "Limits…", attributes: { "aria-describedby": id },
+    const id = freshId("user");
+    const button = (what, text) => element("button", {
+      type: "button", textContent: text, id: `${id}-${what}`,
+      attributes: { "aria-labelledby": `${id}-${what} ${id}` },
     });
+    const pause = button("pause", "Pause");
+    const change_limits = button("limits", "Limits…");
     const wrong = element("span", { className: "wrong", attributes: { role: "alert" } });
     const node = element("tr", {},
       element("th", { scope: "row", id }, element("bdi", { textContent: name })),
       ...Object.values(cells),
-      element("td", { className: "actions" }, pause, set_limits, wrong));
+      element("td", { className: "actions" }, pause, change_limits, wrong));
     let paused = false;
     pause.addEventListener("click", async () => {
       const wanted = !paused;
@@ -74,7 +76,7 @@ export function userTable({ change, limits }) {
       }
       pause.removeAttribute("aria-disabled");
     });
-    set_limits.addEventListener("click", () => limits(name));
+    change_limits.addEventListener("click", () => limits(name));
 
     function update(user) {
       paused = user.paused;
