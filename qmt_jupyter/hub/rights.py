@@ -86,8 +86,12 @@ class Rights:
             # Where the Hub were to send it, the token would go along.
             follow_redirects=False,
         )
+        # Cancelled with who waits for it, it would complain in the log at its own end.
+        answer = self._client.fetch(request, raise_error=False)
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({answer})
         try:
-            return await self._client.fetch(request, raise_error=False)
+            return answer.result()
         except Exception as error:
             # Whatever it is, its text may hold addresses; the kind is enough.
             raise _no_answer(type(error).__name__) from None

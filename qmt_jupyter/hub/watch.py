@@ -151,3 +151,4 @@ class Watch:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+        self._asking.clear()
