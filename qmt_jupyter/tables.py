@@ -34,7 +34,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
-    """The host's usage: a heading for each invite, a row for each guest."""
+    """The host's usage: a heading for each invite, a row for each guest, and for each user."""
     now = time.time() if now is None else now
     parts = []
     for invite in usage["invites"]:
@@ -52,14 +52,38 @@ def usage_table(usage: dict[str, Any], now: float | None = None) -> str:
                 guest["prompt_tokens"],
                 guest["completion_tokens"],
                 _last_asked(guest, now),
-                ", ".join(f"{n} {how}" for how, n in guest["ended"].items() if how != "completed"),
+                _broken_off(guest),
                 *([_rest(guest["left"])] if per_guest else []),
             )
             for guest in invite["guests"]
         ]
         if rows:
             parts.append(table(_GUEST_HEADS + (("left",) if per_guest else ()), rows))
+    if usage["users"]:
+        parts += ["Users with seats:", _users_table(usage["users"], now)]
     return "\n".join(parts)
+
+
+def _users_table(users: Sequence[dict[str, Any]], now: float) -> str:
+    rows = [
+        (
+            printable(user["user"], 40),
+            sum(1 for seat in user["seats"] if _ends(seat, now) not in ("revoked", "over")),
+            user["requests"],
+            user["running"],
+            user["prompt_tokens"],
+            user["completion_tokens"],
+            f"{describe(now - user['last_seen'])} ago" if user["last_seen"] else "never",
+            _broken_off(user),
+            _rest(user["left"]),
+        )
+        for user in users
+    ]
+    return table(("user", "seats", "asked", "now", "in", "out", "last", "broken off", "left"), rows)
+
+
+def _broken_off(counted: dict[str, Any]) -> str:
+    return ", ".join(f"{n} {how}" for how, n in counted["ended"].items() if how != "completed")
 
 
 # Narrow enough for a notebook; an answer that was completed needs no word.

@@ -129,6 +129,8 @@ def _set_aside(path: Path) -> LedgerDamaged:
 def open_for_reading(directory: Path) -> sqlite3.Connection | None:
     """Open the ledger in ``directory`` for reading, while a host writes it or not; None: no file.
 
+    One of an older release is brought up to date first.
+
     Raises :class:`~qmt_jupyter.errors.LedgerDamaged` (nothing is moved),
     :class:`~qmt_jupyter.errors.LedgerNewer` or :class:`~qmt_jupyter.errors.HomeNotWritable`.
     """
@@ -143,6 +145,9 @@ def open_for_reading(directory: Path) -> sqlite3.Connection | None:
         version = version_of(connection)
         if version > len(records.MIGRATIONS):
             raise LedgerNewer(f"{path} was written by a newer release (schema {version}).")
+        if 0 < version < len(records.MIGRATIONS):
+            # An older release's, and no host has been started since: the tables are not all there.
+            open_for_writing(directory, checked=False).close()
         records.require_shape(connection)
     except (sqlite3.Error, LedgerNewer) as error:
         if connection is not None:

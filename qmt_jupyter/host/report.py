@@ -10,19 +10,36 @@ from .activity import EVERY
 from .limits import COUNTED
 from .membership import Granted, Member, Register
 from .rows import HOW_ENDED
+from .seats import User
 from .usage import UsageBook
+
+_SUMMED = ("requests", "running", "prompt_tokens", "completion_tokens")
 
 
 def usage_report(register: Register, peer_id: str, now: float) -> dict[str, Any]:
-    """``{"peer_id", "invites": [{…, "guests": [{…}]}], "own"}``; times in seconds since 1970.
+    """``{"peer_id", "invites": [{…, "guests": [{…}]}], "users": [{…, "seats": [{…}]}], "own"}``.
 
     ``left`` holds ``requests`` and ``tokens`` that remain, None where nothing limits them: of the
-    invite, or of each guest where the limits are per guest.
+    invite, or of each guest where the limits are per guest, or of the user for all of its seats.
+    ``users`` count all of their seats, ``seats`` are the invites of those that are not long over.
+    Times are in seconds since 1970, and so is ``now``.
     """
     return {
         "peer_id": peer_id,
-        "invites": [_invite(granted, now) for granted in register.granted],
+        "invites": [_invite(each, now) for each in register.granted if not each.record.user],
+        "users": [
+            _user(each, now) for each in register.users if each.granted or each.usage().requests
+        ],
         "own": register.owner.as_dict(),
+    }
+
+
+def _user(user: User, now: float) -> dict[str, Any]:
+    return {
+        "user": user.name,
+        **user.usage().as_dict(),
+        "left": user.account.left(now),
+        "seats": [_invite(granted, now) for granted in user.granted.values()],
     }
 
 
@@ -31,7 +48,6 @@ def _invite(granted: Granted, now: float) -> dict[str, Any]:
     return {
         "invite_id": made.invite_id,
         "name": made.name,
-        "user": made.user or None,
         "made_at": made.made_at,
         "expires_at": made.expires_at or None,
         "revoked_at": made.revoked_at,
@@ -39,10 +55,7 @@ def _invite(granted: Granted, now: float) -> dict[str, Any]:
         "uses": len(guests),
         "limits": made.limits.as_dict(),
         "left": None if made.limits.per_guest else granted.account.left(now),
-        **{
-            key: sum(guest[key] for guest in guests)
-            for key in ("requests", "running", "prompt_tokens", "completion_tokens")
-        },
+        **{key: sum(guest[key] for guest in guests) for key in _SUMMED},
         "last_seen": max((guest["last_seen"] for guest in guests), default=0.0),
         "ended": dict(sum((Counter(guest["ended"]) for guest in guests), Counter())),
         "guests": guests,
@@ -161,14 +174,15 @@ def _seat(granted: Granted, connections: Mapping[str, int]) -> dict[str, Any]:
 def usage_rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """A report as one flat row a guest, for a data frame or a CSV file.
 
-    An invite that nobody has used is one row without a guest. ``ended_*`` count how requests
-    ended.
+    An invite that nobody has used is one row without a guest; a ``user`` with seats is one row
+    with all that was used through them. ``ended_*`` count how requests ended.
     """
     rows = []
     for invite in usage["invites"]:
         common = {
             "invite_id": invite["invite_id"],
             "mesh": invite["name"],
+            "user": None,
             "expires_at": invite["expires_at"],
             "invite_revoked_at": invite["revoked_at"],
             "uses": invite["uses"],
@@ -181,9 +195,22 @@ def usage_rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
         }
         nobody = {**_NOBODY, "left": left}
         rows += [{**common, **_row(guest)} for guest in invite["guests"] or [nobody]]
+    for user in usage["users"]:
+        used = {key: value for key, value in user.items() if key not in ("user", "seats")}
+        rows.append({**_NO_INVITE, "user": user["user"], **_row({**_NOBODY, **used})})
     return rows
 
 
+_NO_INVITE: dict[str, Any] = {
+    "invite_id": None,
+    "mesh": None,
+    "user": None,
+    "expires_at": None,
+    "invite_revoked_at": None,
+    "uses": None,
+    "max_uses": None,
+    **{f"limit_{name}": None for name in COUNTED},
+}
 _NOBODY: dict[str, Any] = {
     "membership": None,
     "peer_id": None,

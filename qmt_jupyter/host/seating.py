@@ -28,6 +28,7 @@ ENDED = "This seat has been ended."
 _LONGEST_LIFETIME = 31 * 86400
 _LONGEST_USER = 255
 _MOST_TOKENS = 2**53
+_FORGET_EVERY = 60.0
 
 
 class Seating:
@@ -53,6 +54,7 @@ class Seating:
         self._hints = hints
         self._sessions = sessions
         self._begin = begin
+        self._forgot = 0.0
 
     async def seat(
         self,
@@ -174,7 +176,10 @@ class Seating:
         return seats_report(self._register, usage, here, time.time(), time.monotonic())
 
     def forget(self, now: float) -> None:
-        """Let go of seats that ended a while ago; call it now and then."""
+        """Let go of seats that ended a while ago; call it however often."""
+        if abs(now - self._forgot) < _FORGET_EVERY:
+            return
+        self._forgot = now
         self._register.forget_seats(now - seat_records.SEAT_KEPT)
 
     def _sessions_of(self, user: str) -> list[Session]:

@@ -15,6 +15,8 @@ _CUT = {
     "length": "cut off at the longest length allowed",
     "budget": "cut off: the invite's tokens are spent",
     "rate": "cut off: the invite's tokens for this minute are spent",
+    "day": "cut off: your tokens for this day are spent",
+    "month": "cut off: your tokens for this month are spent",
 }
 
 

@@ -22,7 +22,7 @@ from .display import Growing
 _LARGEST_FILE = 1_000_000
 _OPEN = "````````json\n"
 _AGAIN = "Run the cell again, or ask a larger model."
-_CUT = ("length", "budget", "rate")
+_CUT = ("length", "budget", "rate", "day", "month")
 UNCHECKED = (
     "The answer is checked to be JSON, but not against the schema: "
     "for that, install the package jsonschema."

@@ -97,8 +97,8 @@ async def test_a_pause_ends_what_runs_and_its_end_lets_it_go_on(person):
         assert len(await texts(mesh, max_tokens=3)) >= 3
         assert [each["connections"] for each in of(service, "alice")["seats"]] == [1]
         tasks.cancel_scope.cancel()
-    invite = next(each for each in service.usage()["invites"] if each["user"] == "alice")
-    assert invite["ended"]["paused"] == 1
+    user = next(each for each in service.usage()["users"] if each["user"] == "alice")
+    assert user["ended"]["paused"] == 1
     await mesh.close()
     await other.close()
     await service.close()
@@ -159,7 +159,7 @@ async def test_a_seat_that_is_ended_stops_what_runs_and_stays_ended(person):
 async def test_a_renewed_seat_keeps_its_stream_and_its_membership(person):
     service = await person("host").host(slow())
     alice = person("alice")
-    first = await seat(service, "alice", alice, lifetime=2)
+    first = await seat(service, "alice", alice, lifetime=4)
     mesh = await alice.join(first)
     asking = Asking(mesh)
     async with anyio.create_task_group() as tasks:
@@ -173,8 +173,8 @@ async def test_a_renewed_seat_keeps_its_stream_and_its_membership(person):
         await until(lambda: asking.pieces > reached)
         assert asking.error is None
         tasks.cancel_scope.cancel()
-    (invite,) = [each for each in service.usage()["invites"] if each["user"]]
-    assert len(invite["guests"]) == 1
+    (user,) = service.usage()["users"]
+    assert [len(each["guests"]) for each in user["seats"]] == [1]
     await mesh.close()
     await service.close()
 
@@ -182,7 +182,7 @@ async def test_a_renewed_seat_keeps_its_stream_and_its_membership(person):
 async def test_a_seat_that_nobody_renews_ends_with_what_runs(person):
     service = await person("host").host(slow())
     alice = person("alice")
-    mesh = await alice.join(await seat(service, "alice", alice, lifetime=1))
+    mesh = await alice.join(await seat(service, "alice", alice, lifetime=4))
     asking = Asking(mesh)
     await asking.run()
     assert type(asking.error) is MembershipEnded

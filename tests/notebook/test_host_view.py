@@ -40,10 +40,11 @@ def doing(connections=0, running=0, waiting=0, speed=0.0):
     }  # fmt: skip
 
 
-def seen(*invites, guests=None, models=(), linked=("invite-1",)):
+def seen(*invites, guests=None, models=(), linked=("invite-1",), users=()):
     usage = {
         "peer_id": "12D3KooWhost",
         "invites": list(invites),
+        "users": list(users),
         "own": {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0},
     }
     activity = {
@@ -223,3 +224,18 @@ def test_what_is_no_id_is_revoked_nowhere(shown, which):
     with pytest.raises(OptionInvalid):
         shown.actions["revoke"]({"which": which})
     assert asked == []
+
+
+def test_the_guests_of_seats_are_shown_by_their_users_names():
+    seat = invite(7, [guest("lab")], max_uses=1, expires_at=NOW + 900)
+    user = {
+        "user": "a\u202elice", "requests": 3, "running": 1, "prompt_tokens": 11,
+        "completion_tokens": 91, "last_seen": NOW, "ended": {}, "left": IDLE, "seats": [seat],
+    }  # fmt: skip
+    view = seen(invite(1), users=[user], guests={"membership-lab": doing(1, running=1)})
+    assert [each["id"] for each in view["invites"]] == ["invite-1"], "a class makes many seats"
+    (shown,) = view["guests"]
+    assert (shown["invite"], shown["state"]) == ("seat of a lice", "answering")
+    assert shown["invite"].isprintable()
+    usage = {"invites": [invite(1)], "users": [user]}
+    assert host_view.totals(usage) == (1, 5, 21, 181)

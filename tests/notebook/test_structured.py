@@ -92,6 +92,7 @@ def test_an_answer_that_keeps_to_the_schema_becomes_its_value():
     [
         ('{"name": "Ada", "ag', "length", "cut off before its JSON ended"),
         ('{"name": "Ada", "ag', "budget", "cut off before its JSON ended"),
+        ('{"name": "Ada", "ag', "day", "cut off before its JSON ended"),
         ("", "stop", "no JSON"),
         ("Sure! Here is the JSON:", "stop", "no JSON"),
         ('{"name": "Ada", "age": NaN}', "stop", "no JSON"),

@@ -78,6 +78,8 @@ _RULES: tuple[tuple[type[QmtError], _Rule], ...] = (
     (errors.ModelNotAllowed, _Rule(404, INVALID_REQUEST, "model_not_found", "model")),
     (errors.RequestsUsedUp, _Rule(429, NO_QUOTA, NO_QUOTA)),
     (errors.TokensUsedUp, _Rule(429, NO_QUOTA, NO_QUOTA)),
+    (errors.DayUsedUp, _Rule(429, NO_QUOTA, NO_QUOTA)),
+    (errors.MonthUsedUp, _Rule(429, NO_QUOTA, NO_QUOTA)),
     (errors.TokensReserved, _Rule(429, RATE_LIMIT, "rate_limit_exceeded", retry_after=1)),
     (errors.RequestRateReached, _Rule(429, RATE_LIMIT, "rate_limit_exceeded", retry_after=60)),
     (errors.TokenRateReached, _Rule(429, RATE_LIMIT, "rate_limit_exceeded", retry_after=60)),

@@ -22,7 +22,7 @@ from .stream import DONE, EventStream, NotRead, close_connection, encode_json, e
 # Bytes of the whole answer of one request that does not stream.
 _LONGEST_ANSWER = 32 * 1024 * 1024
 # The host's own reasons for cutting an answer, which no client of OpenAI's knows.
-_CUT = ("budget", "rate")
+_CUT = ("budget", "rate", "day", "month")
 
 log = logging.getLogger(__name__)
 

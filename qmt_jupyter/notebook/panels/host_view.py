@@ -47,8 +47,13 @@ def host_view(
             earlier["invites"] += 1
         else:
             invites.append(invite)
+    for report, user in [
+        *((report, "") for report in usage["invites"]),
+        *((seat, each["user"]) for each in usage["users"] for seat in each["seats"]),
+    ]:
         for each in report["guests"]:
-            guest = _guest(each, report, activity["guests"].get(each["membership"], _IDLE), now)
+            doing = activity["guests"].get(each["membership"], _IDLE)
+            guest = _guest(each, report, doing, now, user)
             if guest["state"] in (REVOKED, ENDED) and each["last_seen"] < since:
                 earlier["guests"] += 1
             else:
@@ -113,13 +118,17 @@ def _invite(
 
 
 def _guest(
-    report: Mapping[str, Any], invite: Mapping[str, Any], doing: Mapping[str, Any], now: float
+    report: Mapping[str, Any],
+    invite: Mapping[str, Any],
+    doing: Mapping[str, Any],
+    now: float,
+    user: str,
 ) -> dict[str, Any]:
     return {
         "id": report["membership"],
         "who": short(report["peer_id"]),
         "claim": printable(report["claimed_name"], 64),
-        "invite": printable(invite["name"], 60),
+        "invite": f"seat of {printable(user, 40)}" if user else printable(invite["name"], 60),
         "state": _state(report, invite, doing, now),
         "requests": report["requests"],
         "in": report["prompt_tokens"],
@@ -147,10 +156,11 @@ def _state(
 
 def totals(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Guests, requests, prompt tokens and answer tokens of all guests together."""
-    invites = usage["invites"]
+    invites, users = usage["invites"], usage["users"]
     return (
-        sum(each["uses"] for each in invites),
-        sum(each["requests"] for each in invites),
-        sum(each["prompt_tokens"] for each in invites),
-        sum(each["completion_tokens"] for each in invites),
+        sum(each["uses"] for each in invites) + len(users),
+        *(
+            sum(each[key] for each in (*invites, *users))
+            for key in ("requests", "prompt_tokens", "completion_tokens")
+        ),
     )
