@@ -8,10 +8,12 @@ from collections import Counter
 import anyio
 import pytest
 
-from qmt_jupyter.errors import GenerationFailed, QmtError, RequestsUsedUp, Revoked
+from qmt_jupyter.errors import GenerationFailed, Paused, QmtError, RequestsUsedUp, Revoked
+from qmt_jupyter.host.allowance import NO_LIMITS, Allowance
 from qmt_jupyter.providers.base import Model, Provider
 from qmt_jupyter.providers.echo import Echo
 from tests.mesh.conftest import RawGuest, grant, question, texts, until
+from tests.mesh.test_seats import Asking, seat, slow
 
 pytestmark = pytest.mark.anyio
 
@@ -168,4 +170,53 @@ async def test_one_identity_with_two_connections_is_one_guest_and_one_user(perso
     report = service.metrics()
     assert (report["connections"], report["guests"], report["active_users"]) == (2, 1, 1)
     for each in (*meshes, service):
+        await each.close()
+
+
+async def test_a_user_with_two_seats_is_one_active_user_and_has_hours_of_their_own(person):
+    service = await person("host").host()
+    home, lab, bob = person("home"), person("lab"), person("bob")
+    alices = [await each.join(await seat(service, "alice", each)) for each in (home, lab)]
+    bobs = await bob.join(await seat(service, "bob", bob))
+    for mesh in alices:
+        await texts(mesh)
+    report = service.metrics()
+    assert (report["guests"], report["active_users"]) == (3, 1)
+    await texts(bobs, text="one")
+    stranger = await person("stranger").join(await grant(service))
+    await texts(stranger, text="one")
+    async for _ in service.answer(question()):
+        pass
+    assert service.metrics()["active_users"] == 4
+    await until_written(service, 3 + 3 + 1 + 1 + 3)
+
+    async def used(user):
+        return sum(row[1] for row in await service.hours(0, user)), sum(
+            row[2] for row in await service.hours(0, user)
+        )
+
+    assert await used("alice") == (6, 6)
+    assert await used("bob") == (1, 1)
+    for nobody in ("", "carol", "ALICE", "alice' OR ''='", "%"):
+        assert await service.hours(0, nobody) == []
+    assert await service.hours(time.time() + 3600, "alice") == []
+    for each in (*alices, bobs, stranger, service):
+        await each.close()
+
+
+async def test_a_pause_is_an_outcome_and_then_a_refusal(person):
+    service = await person("host").host(slow())
+    mesh = await person("alice").join(await seat(service, "alice", person("alice")))
+    asking = Asking(mesh)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(asking.run)
+        await until(lambda: asking.pieces > 5)
+        await service.seating.allow("alice", Allowance(paused=True))
+    assert type(asking.error) is Paused
+    with pytest.raises(Paused):
+        await texts(mesh)
+    await until(lambda: outcomes(service.metrics(), "echo") == {"paused": 1, "refused": 1})
+    assert said(service.metrics()["refused"]) == {"paused": 1}
+    await service.seating.allow("alice", NO_LIMITS)
+    for each in (mesh, service):
         await each.close()
