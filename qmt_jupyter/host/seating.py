@@ -191,8 +191,10 @@ class Seating:
 
 
 def _require_user(user: str) -> None:
-    if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_USER or not user.isprintable():
-        raise OptionInvalid(f"A user's name is printable and 1 to {_LONGEST_USER} characters long.")
+    # Any text that a Hub lets a user be called; half a character can be written down nowhere.
+    fits = isinstance(user, str) and 0 < len(user) <= _LONGEST_USER
+    if not fits or any("\ud800" <= letter <= "\udfff" for letter in user):
+        raise OptionInvalid(f"A user's name is a text of 1 to {_LONGEST_USER} characters.")
 
 
 def _require_guest(guest: str) -> None:

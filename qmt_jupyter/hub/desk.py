@@ -114,10 +114,7 @@ class Desk:
         alone. Raises HubRefused, RequestInvalid or what the host raises.
         """
         self.require_user(person)
-        try:
-            peer_id.from_text(guest)
-        except ValueError:
-            raise RequestInvalid("The guest is not a peer id.") from None
+        _require_guest(guest)
         async with self._turn(person.name):
             self._people[person.name] = person
             self._watch.remember(person, guest, token, time.time() + SEAT_LIFETIME)
@@ -130,6 +127,7 @@ class Desk:
 
     async def give_up(self, person: Person, guest: str) -> None:
         """End a seat of the person's own; nothing happens where there is none."""
+        _require_guest(guest)
         async with self._turn(person.name):
             self._watch.forget(person.name, guest)
             await self.host.end_seat(person.name, guest, sentence="The seat was given up.")
@@ -296,6 +294,13 @@ class Desk:
 
     def __repr__(self) -> str:
         return f"<Desk {self.name} of {self.host.peer_id[-8:]}>"
+
+
+def _require_guest(guest: str) -> None:
+    try:
+        peer_id.from_text(guest)
+    except ValueError:
+        raise RequestInvalid("The guest is not a peer id.") from None
 
 
 def _totals(users: list[dict[str, Any]]) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class Overrides:
 
     def put(self, user: str, override: Override) -> Override:
         """Keep a change made now. Raises OptionInvalid, or HomeNotWritable with nothing changed."""
-        if not 0 < len(user) <= LONGEST_NAME or not _is_text(user):
-            raise OptionInvalid("That is no name of a user.")
+        if not _is_name(user):
+            raise OptionInvalid(f"A user's name is a text of 1 to {LONGEST_NAME} characters.")
         if user not in self._users and len(self._users) >= MOST:
             raise OptionInvalid(
                 f"{MOST} users have been changed already.",
@@ -111,12 +111,11 @@ class Overrides:
         self._users = users
 
 
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
+def _is_name(user: object) -> bool:
+    """Any text that a Hub lets a user be called; half a character is none."""
+    if not isinstance(user, str) or not 0 < len(user) <= LONGEST_NAME:
         return False
-    return True
+    return not any("\ud800" <= letter <= "\udfff" for letter in user)
 
 
 def _entry(value: Any) -> tuple[str, Override]:
@@ -124,7 +123,7 @@ def _entry(value: Any) -> tuple[str, Override]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     user, paused, limits, at = (value.get(k) for k in ("user", "paused", "limits", "at"))
-    if not isinstance(user, str) or not 0 < len(user) <= LONGEST_NAME or not _is_text(user):
+    if not isinstance(user, str) or not _is_name(user):
         raise ValueError("no user's name")
     if not isinstance(paused, bool) or not (limits is None or isinstance(limits, dict)):
         raise ValueError("no change")

@@ -20,13 +20,13 @@ def test_a_change_is_there_after_a_restart_for_its_user_alone(path):
     kept = Overrides(path)
     assert kept.of("ann") == NONE
     kept.put("ann", Override(True, {"tokens_per_day": 5, "models": ("a",), "concurrent": None}))
-    kept.put("Zoë \u202e/..", Override(False, {"priority": 2}))
+    kept.put("Zoë O'Hara\n<b>\u202e/..", Override(False, {"priority": 2}))
     again = Overrides(path)
     assert again.of("ann") == kept.of("ann")
     assert again.of("ann").paused and again.of("ann").limits["models"] == ("a",)
-    assert again.of("Zoë \u202e/..").limits == {"priority": 2}
+    assert again.of("Zoë O'Hara\n<b>\u202e/..").limits == {"priority": 2}
     assert again.of("ben") == NONE
-    assert again.users() == ["Zoë \u202e/..", "ann"]
+    assert again.users() == ["Zoë O'Hara\n<b>\u202e/..", "ann"]
 
 
 def test_the_file_is_for_the_service_alone(path):
