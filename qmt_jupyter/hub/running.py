@@ -46,9 +46,8 @@ log = logging.getLogger(__name__)
 
 def run(options: Options) -> int:
     """Run until SIGTERM or SIGINT. Raises a QmtError where it cannot start."""
-    logging.basicConfig(
-        level=logging.INFO, format="[%(levelname)1.1s %(asctime)s %(name)s] %(message)s"
-    )
+    logging.basicConfig(format="[%(levelname)1.1s %(asctime)s %(name)s] %(message)s")
+    logging.getLogger("qmt_jupyter").setLevel(logging.INFO)
     policy = read_config(options.config)
     for notice in notices(policy):
         log.warning("%s", notice)
