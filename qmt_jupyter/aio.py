@@ -247,5 +247,5 @@ async def detect() -> list[dict[str, Any]]:
 async def join(
     url: str | Sequence[str], *, name: str | None = None, timeout: float = DEADLINE
 ) -> Mesh:
-    """Join a mesh by an invite link, or several; like :func:`qmt_jupyter.join`."""
+    """Join a mesh by an invite link, by several, or by ``hub``; like :func:`qmt_jupyter.join`."""
     return Mesh(*await runtime.call_async(nodes.join_mesh, url, name, timeout))

@@ -239,7 +239,7 @@ class Mesh(MeshFacts, _Askable):
     def join(self, url: str, *, name: str | None = None, timeout: float = DEADLINE) -> str:
         """Join one more host, as :func:`join` does; returns its peer id.
 
-        The same host again takes the former connection's place.
+        The same host again takes the former connection's place. For ``hub`` it is one of the hosts.
         """
         return runtime.call(nodes.join_another, self._mesh, url, name, timeout)
 
@@ -361,7 +361,8 @@ def join(url: str | Sequence[str], *, name: str | None = None, timeout: float = 
     """Join a mesh by an invite link, or several by several links, within ``timeout`` seconds.
 
     Of several, one host that admits is enough: :meth:`Mesh.status` says what became of the others,
-    and who is late comes in by and by. :meth:`Mesh.join` adds one more.
+    and who is late comes in by and by. :meth:`Mesh.join` adds one more. In a server of a
+    JupyterHub with a service ``hub`` stands for a link, and the seat is renewed until you leave.
 
     ``name`` is what the host sees you called, beside your id; nothing is sent without it.
     The link's signature and lifetime are checked before a packet leaves this machine. Raises an

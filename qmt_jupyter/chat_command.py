@@ -45,15 +45,17 @@ def run_chat(arguments: argparse.Namespace, output: Output) -> int:
 def links_to_join(arguments: argparse.Namespace, host: str | None = None) -> str | list[str]:
     """The links that were given, or the one that was remembered (of ``host``, where that is named).
 
+    Where there is none, the word for the services of the JupyterHub that this server belongs to.
     Raises :class:`~qmt_jupyter.errors.NotJoined` where there is none.
     """
     from .home import remembered
+    from .settings import HUB, is_on_hub
 
     urls = flags.links_from(arguments.join, arguments.file)
     if len(urls) > 1:
         return urls
     # One alone says by itself what is wrong with it.
-    url = urls[0] if urls else remembered(host)
+    url = urls[0] if urls else remembered(host) or (HUB if is_on_hub() else None)
     if url is None:
         raise NotJoined(
             "No mesh has been joined.", next_step="Give --join LINK, or run qmt join first."

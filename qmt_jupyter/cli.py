@@ -198,9 +198,10 @@ def run_join(arguments: argparse.Namespace, output: Output) -> int:
     from .home import remember
     from .tables import models_table
 
-    url = flags.link_from(arguments.link, arguments.file) or ask_for_link()
+    url = flags.link_or_hub(arguments.link, arguments.file) or ask_for_link()
     with join(url, name=arguments.name, timeout=arguments.timeout) as mesh:
-        models, status = mesh.models, mesh.status()[0]
+        # Of several services of a JupyterHub the first may not have admitted.
+        models, status = mesh.models, min(mesh.status(), key=lambda each: not each["connected"])
     remember(url)
     output.event(
         "joined",
@@ -269,7 +270,12 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("link", nargs="?", help="the invite link")
     inspect.add_argument("--file", metavar="PATH", help="read the invite link from a file")
     join = command("join", run_join, "join a mesh and remember it for qmt chat")
-    join.add_argument("link", nargs="?", help="the invite link (better: --file or QMT_INVITE)")
+    join.add_argument(
+        "link",
+        nargs="?",
+        help="the invite link (better: --file or QMT_INVITE), or hub for the service of the "
+        "JupyterHub that this server belongs to (the default there)",
+    )
     flags.add_link_sources(join)
     chat = command("chat", run_chat, "ask one question and stream the answer")
     chat.add_argument("prompt", nargs="*", help="the question (default: standard input)")

@@ -282,7 +282,8 @@ def add_join(parser: argparse.ArgumentParser) -> None:
         "--join",
         metavar="LINK",
         action="append",
-        help="the invite link (better: --file); repeat it for more hosts",
+        help="the invite link (better: --file), or hub on a JupyterHub with a service; repeat it "
+        "for more hosts",
     )
     add_link_sources(parser)
 
@@ -316,3 +317,10 @@ def link_from(argument: str | None, file: str | None) -> str | None:
                 next_step="Give the file that the host sent you.",
             ) from None
     return os.environ.get(INVITE_VARIABLE, "").strip() or None
+
+
+def link_or_hub(argument: str | None, file: str | None) -> str | None:
+    """As :func:`link_from`; ``hub`` instead of none where a JupyterHub with a service is there."""
+    from .settings import HUB, is_on_hub
+
+    return link_from(argument, file) or (HUB if is_on_hub() else None)

@@ -13,7 +13,6 @@ from .guest import remembered as remembering
 from .host import owner
 from .host.limits import UNLIMITED, Limits
 from .host.report import usage_rows
-from .identity import link
 from .nodes import DEFAULT_TTL, DEFAULT_USES
 from .settings import Settings
 
@@ -53,8 +52,8 @@ def rows_of(usage: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def remember(url: str) -> None:
-    """Keep an invite link in ``QMT_HOME`` (0600), for :func:`remembered`."""
-    remembering.remember(Settings.from_environment().guest_dir, link.read(url))
+    """Keep an invite link, or ``hub``, in ``QMT_HOME`` (0600), for :func:`remembered`."""
+    remembering.remember(Settings.from_environment().guest_dir, url)
 
 
 def remembered(host: str | None = None) -> str | None:

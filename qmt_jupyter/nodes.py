@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import runtime
 from .errors import OptionInvalid
@@ -25,7 +25,10 @@ from .providers.assemble import Wanted, open_all
 from .providers.base import Options, Provider
 from .providers.plugins import plugin_in
 from .providers.select import ECHO, Progress, fetch, require_engine
-from .settings import Settings
+from .settings import HUB, Settings
+
+if TYPE_CHECKING:
+    from .guest.hub.services import Service
 
 DEFAULT_USES = 1
 DEFAULT_TTL = "24h"
@@ -112,24 +115,46 @@ async def detect_servers() -> list[dict[str, Any]]:
 async def join_mesh(
     url: str | Sequence[str], name: str | None = None, deadline: float = DEADLINE
 ) -> tuple[GuestMesh, Callable[[], None]]:
-    """Join by one or more links, with a call that makes the runtime forget the mesh again."""
+    """Join by one or more links, with a call that makes the runtime forget the mesh again.
+
+    The word ``hub`` for a link means the services of the JupyterHub.
+    """
     settings, called = Settings.from_environment(), guest_name(name)
     _require_deadline(deadline)
-    if isinstance(url, str):
+    if isinstance(url, str) and url != HUB:
         mesh = await GuestMesh.join(link.read(url), settings, name=called, deadline=deadline)
     else:
-        granted = [link.read(each) for each in url]
-        mesh = await GuestMesh.join_all(granted, settings, name=called, deadline=deadline)
+        urls = [url] if isinstance(url, str) else list(url)
+        granted = [link.read(each) for each in urls if each != HUB]
+        mesh = await GuestMesh.join_all(
+            granted,
+            settings,
+            name=called,
+            deadline=deadline,
+            services=_services() if HUB in urls else (),
+        )
     return mesh, runtime.at_shutdown(mesh.close)
 
 
 async def join_another(
     mesh: GuestMesh, url: str, name: str | None = None, deadline: float = DEADLINE
 ) -> str:
-    """Join one more host by an invite link and return its peer id."""
+    """Join one more host by an invite link, or those of the JupyterHub; returns a peer id."""
     _require_deadline(deadline)
-    joined = await mesh.add(link.read(url), name=guest_name(name), deadline=deadline)
+    called = guest_name(name)
+    if url == HUB:
+        joined = await mesh.seats.take(_services(), called, deadline)
+    else:
+        joined = await mesh.add(link.read(url), name=called, deadline=deadline)
     return joined.host_id
+
+
+def _services() -> list[Service]:
+    """The services of this server's JupyterHub. Raises HubNotFound."""
+    from .guest.hub.environment import service_urls
+    from .guest.hub.services import Service
+
+    return [Service(each) for each in service_urls()]
 
 
 def _require_deadline(deadline: float) -> None:

@@ -6,7 +6,9 @@ interfaces (comma-separated names or addresses, e.g. ``lo`` or ``127.0.0.1``; de
 ``QMT_INVITE`` may hold an invite link, so that it need not stand in a command line;
 ``QMT_DETECT=off`` keeps ``%qmt_host`` from looking for servers that run on this machine;
 ``QMT_BOOTSTRAP`` names nodes of the DHT that always run (comma-separated ``HOST:PORT``), and
-``QMT_DHT=off`` keeps this process out of the DHT.
+``QMT_DHT=off`` keeps this process out of the DHT;
+``QMT_HUB_URL`` names the services of a JupyterHub that this server's user may have a seat at
+(comma-separated base URLs; the Hub sets it, and the server's token ``JUPYTERHUB_API_TOKEN``).
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ from .harmless import printable
 
 INVITE_VARIABLE = "QMT_INVITE"
 DETECT_VARIABLE = "QMT_DETECT"
+HUB_VARIABLE = "QMT_HUB_URL"
+HUB_TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"  # noqa: S105  # where it is, not what it is
+HUB = "hub"
+"""What stands for a link where the services of the JupyterHub are meant."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ def _switched_on(variable: str) -> bool:
             next_step=f"Set {variable}=off, or leave it out.",
         )
     return text not in ("off", "0", "no", "false")
+
+
+def is_on_hub() -> bool:
+    """Whether this process is in a server of a JupyterHub that has a service."""
+    return all(os.environ.get(each, "").strip() for each in (HUB_VARIABLE, HUB_TOKEN_VARIABLE))
 
 
 def private_directory(path: Path) -> Path:

@@ -78,9 +78,11 @@ def joined_lines(mesh: Mesh, host: str) -> list[str]:
     status = next(each for each in statuses if each["host"] == host)
     models = ", ".join(printable(name, 80) for name in status["models"])
     limits = limits_phrase(status["limits"])
+    seat = status["seat"]
     return [
         f"Joined {status['mesh']} ({status['path']}, host {short(status['host'])}): {models}.",
-        *([f"The invite allows {limits}."] if limits else []),
+        *([f"Your seat as {seat['user']} is renewed until you leave."] if seat else []),
+        *([f"The {'seat' if seat else 'invite'} allows {limits}."] if limits else []),
         *_several_lines(len(statuses)),
         "The host can read your prompts. Ask with %%chat.",
     ]
@@ -126,7 +128,10 @@ def _standing_line(status: dict[str, Any], now: float) -> str:
         f"{left[key]} {key} are left" for key in ("requests", "tokens") if left[key] is not None
     ]
     ends = status["expires_at"]
-    said.append("without end" if ends is None else f"ends in {describe(ends - now)}")
+    if status["seat"]:
+        said.append("renewed while the JupyterHub lets you")
+    else:
+        said.append("without end" if ends is None else f"ends in {describe(ends - now)}")
     if status["waiting"]:
         before = ", ".join(str(each) for each in status["waiting"])
         said.append(f"waiting, {before} before you")

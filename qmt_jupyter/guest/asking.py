@@ -1,11 +1,19 @@
-"""A request as the frame that carries it, checked before anything is sent."""
+"""A request as the frame that carries it, checked before anything is sent, and a whole result."""
 
 from __future__ import annotations
 
 import uuid
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
-from ..errors import RequestInvalid
+from ..errors import ProtocolViolation, RequestInvalid
 from ..wire import frames, messages
+from ..wire.embeddings import EmbeddingList, texts_of
+from ..wire.exchange import ExchangeError
+from .returning import Away
+
+if TYPE_CHECKING:
+    from .link import HostLink
 
 
 def ask_frame(body: messages.JsonObject, kind: type[messages.Asked] = messages.Ask) -> bytes:
@@ -23,3 +31,18 @@ def ask_frame(body: messages.JsonObject, kind: type[messages.Asked] = messages.A
             next_step="Shorten the conversation or use smaller images.",
         )
     return frame
+
+
+async def embedded(
+    link: HostLink, body: messages.JsonObject, patience: float
+) -> messages.JsonObject:
+    """One host's embeddings, as an OpenAI response. Raises like :meth:`HostLink.ask`."""
+    vectors = EmbeddingList(texts_of(body))
+    try:
+        async with aclosing(link.ask(body, messages.Embed, patience=patience)) as replies:
+            async for reply in replies:
+                if not isinstance(reply, Away):
+                    vectors.add(reply)
+        return vectors.result()
+    except ExchangeError as error:
+        raise ProtocolViolation(f"The host broke the exchange ({error}).") from None

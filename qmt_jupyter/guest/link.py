@@ -7,41 +7,53 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import anyio
 
 from .. import errors
-from ..errors import HostGone, HostNotFound, MeshError, ProtocolViolation, QmtError, TooManyAtOnce
+from ..errors import HostGone, HostNotFound, MeshError, QmtError, TooManyAtOnce
 from ..harmless import printable
 from ..identity import keys
 from ..identity.link import Link
 from ..identity.peer_id import short
-from ..mesh.channel import Channel
 from ..mesh.ending import end
-from ..mesh.endpoint import CLOSE_NORMAL, TransportError
+from ..mesh.endpoint import CLOSE_NORMAL, Path, TransportError
 from ..mesh.locate import DEADLINE
-from ..wire import exchange, frames, messages
+from ..wire import messages
 from ..wire.frames import FrameError
 from .asking import ask_frame
 from .finding import Finder
 from .greeting import greet
-from .link_facts import link_facts
+from .link_facts import link_facts, path_facts
 from .live import LOOK_EVERY, Clocks, Live
 from .load import HostLoad
 from .refusal import from_remote
 from .returning import LONGEST_PAUSE, Away, Backoff, is_worth_waiting, may_pass
 
+Refresh = Callable[["HostLink"], Awaitable[bool]]
+
+# Where the service that knows the host's place does not answer; a newer link may be better.
+_WITH_AN_OLD_LINK = 3.0
+
 log = logging.getLogger(__name__)
 
 
 class HostLink:
-    """One host, by one invite. Once admitted it comes back by itself after every loss."""
+    """One host, by one invite. Once admitted it comes back by itself after every loss.
+
+    ``refresh``, awaited before each search, may :meth:`renew` it; it says if that is the newest.
+    """
 
     def __init__(
-        self, identity: keys.Identity, granted: Link, finder: Finder, name: str = ""
+        self,
+        identity: keys.Identity,
+        granted: Link,
+        finder: Finder,
+        name: str = "",
+        refresh: Refresh | None = None,
     ) -> None:
         self._identity = identity
         self._name = name
@@ -51,9 +63,10 @@ class HostLink:
         self._models: list[messages.ModelOffer] = []
         self._limits = messages.Limits()
         self._standing = messages.Standing()
-        self._positions: dict[exchange.RequestFlow, int] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        self._refresh = refresh
+        self._final: QmtError | None = None
         self.over: QmtError | None = None  # why it does not come back by itself
         self.load = HostLoad()
         self._looking = asyncio.Lock()
@@ -90,27 +103,50 @@ class HostLink:
     @property
     def rtt_ms(self) -> float | None:
         """The round trip in milliseconds; None while there is no connection."""
-        path = self._live.connection.path if self._live and self.is_connected else None
-        return None if path is None else path.rtt_ms
+        return None if self._path is None else self._path.rtt_ms
+
+    @property
+    def _path(self) -> Path | None:
+        return self._live.connection.path if self._live and self.is_connected else None
 
     def status(self) -> dict[str, Any]:
         """The link as plain values; round trip in milliseconds."""
         return {
             **link_facts(self._link.invite, self._limits, self._standing),
-            **self._connection_facts(),
-            "models": [offer.name for offer in self._models],
-            "running": len(self._live.flows) if self._live else 0,
-            "waiting": sorted(self._positions.values()),
-        }
-
-    def _connection_facts(self) -> dict[str, Any]:
-        path = self._live.connection.path if self._live and self.is_connected else None
-        return {
             "connected": self.is_connected,
             "returning": self.is_returning,
-            "path": None if path is None else "direct" if path.direct else "relayed",
-            "rtt_ms": None if path is None else path.rtt_ms,
+            **path_facts(self._path),
+            "models": [offer.name for offer in self._models],
+            "running": len(self._live.flows) if self._live else 0,
+            "waiting": sorted(self._live.positions.values()) if self._live else [],
         }
+
+    # Its invite ------------------------------------------------------------------------------
+
+    def require_unexpired(self) -> None:
+        """Raises :class:`~qmt_jupyter.errors.InviteExpired` where the invite has ended."""
+        self._link.invite.require_unexpired(time.time())
+
+    def renew(self, granted: Link) -> None:
+        """Take a newer link to the same host, for the next time it is looked for.
+
+        A connection goes on. Raises :class:`ValueError` where it is another host's.
+        """
+        if granted.invite.peer_id != self.host_id:
+            raise ValueError("a link to another host renews nothing")
+        self._link = granted
+
+    @property
+    def is_concluded(self) -> bool:
+        """Whether :meth:`conclude` or :meth:`close` has ended it for good."""
+        return self._closed or self._final is not None
+
+    def conclude(self, why: QmtError) -> None:
+        """End the connection, and what runs on it, with ``why``; it never comes back."""
+        self._final = self.over = why
+        if self._live is not None:
+            self._live.ended = why
+            self._live.connection.close(CLOSE_NORMAL)
 
     # Connecting ----------------------------------------------------------------------------
 
@@ -138,15 +174,26 @@ class HostLink:
             if search is not None and search.cancelled_caught:
                 raise errors.NotJoined("This mesh has been left.")
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise errors.NotJoined("This mesh has been left.")
+        if self._final is not None:
+            raise copy.copy(self._final)
+
     async def _connect(self, deadline: float) -> None:
         if self.is_connected:
             return
         await self._drop()
-        if self._closed:
-            raise errors.NotJoined("This mesh has been left.")
-        self._link.invite.require_unexpired(time.time())
+        self._require_open()
         started = time.monotonic()
-        endpoint, connection = await self._finder.find(self._link, deadline)
+        patience = deadline
+        if self._refresh is not None:
+            newest = await self._refresh(self)
+            self._require_open()
+            patience = max(deadline - (time.monotonic() - started), 0.1)
+            patience = patience if newest else min(patience, _WITH_AN_OLD_LINK)
+        self.require_unexpired()
+        endpoint, connection = await self._finder.find(self._link, patience)
         try:
             remaining = max(1.0, deadline - (time.monotonic() - started))
             with anyio.fail_after(remaining):
@@ -162,10 +209,12 @@ class HostLink:
                 ) from None
             raise
         self._begin(Live(endpoint, connection, control), welcome)
-        if self._closed:
+        try:
+            self._require_open()
+        except QmtError:
             # Left while this was under way.
             await self._drop()
-            raise errors.NotJoined("This mesh has been left.")
+            raise
 
     def _begin(self, live: Live, welcome: messages.Welcome) -> None:
         self._take_models(welcome.models)
@@ -222,7 +271,7 @@ class HostLink:
                 if time.monotonic() - began > LONGEST_PAUSE:
                     # It held; a host that shows its guests out at once is not asked ever faster.
                     backoff.reset()
-                if live.ended is not None and not may_pass(live.ended):
+                if live.ended is not None and not self._may_come_back(live.ended):
                     self.over = live.ended
                     return
             if self.is_connected or self._closed:
@@ -232,11 +281,14 @@ class HostLink:
                 await self.connect()
             except QmtError as error:
                 log.info("the host %s is not back: %s", short(self.host_id), error.sentence)
-                if not may_pass(error):
+                if not self._may_come_back(error):
                     self.over = error
                     return
             except Exception:
                 log.exception("looking for the host %s failed", short(self.host_id))
+
+    def _may_come_back(self, error: QmtError) -> bool:
+        return self._final is None and may_pass(error, renewed=self._refresh is not None)
 
     async def _rest(self, seconds: float) -> None:
         """A pause that ends early when this machine is somewhere else, or has slept."""
@@ -263,7 +315,8 @@ class HostLink:
                 ) from None
             except QmtError as error:
                 pause = backoff.pause()
-                if not is_worth_waiting(error) or time.monotonic() + pause > until:
+                worth = is_worth_waiting(error, renewed=self._refresh is not None)
+                if self._final or not worth or time.monotonic() + pause > until:
                     raise
             await asyncio.sleep(pause)
 
@@ -320,54 +373,9 @@ class HostLink:
                     raise
                 await asyncio.sleep(1.0)
 
-    async def _ask_once(self, frame: bytes) -> AsyncGenerator[messages.Reply, None]:
-        live = self._live
-        assert live is not None
-        flow = exchange.RequestFlow(time.monotonic())
-        channel: Channel | None = None
-        live.flows.add(flow)
-        try:
-            channel = Channel(await live.connection.open_stream(), frames.REPLY_LIMIT)
-            channel.post(frame)
-            while flow.state is not exchange.RequestState.ENDED:
-                payload = await channel.receive()
-                if payload is None:
-                    raise ProtocolViolation("The host ended the answer without a last word.")
-                reply = messages.decode_reply(payload)
-                if not flow.receive(reply, time.monotonic()) or isinstance(reply, messages.Beat):
-                    continue
-                if isinstance(reply, messages.Failed):
-                    raise from_remote(reply.code, reply.sentence, reply.retry_after)
-                if isinstance(reply, messages.Queued):
-                    self._positions[flow] = reply.position
-                else:
-                    self._positions.pop(flow, None)
-                # Whoever takes the replies may be slow; the host is not silent meanwhile.
-                flow.listening = False
-                yield reply
-                flow.excuse(time.monotonic())
-                flow.listening = True
-        except TransportError:
-            raise await self._why(live) from None
-        except (FrameError, exchange.ExchangeError) as error:
-            raise ProtocolViolation(f"The host broke the exchange ({error}).") from None
-        finally:
-            live.flows.discard(flow)
-            self._positions.pop(flow, None)
-            if channel is not None:
-                with anyio.CancelScope(shield=True):
-                    if flow.state is exchange.RequestState.ENDED:
-                        await channel.finish()
-                    else:
-                        await channel.abort()
-
-    async def _why(self, live: Live) -> QmtError:
-        """The reason a connection ended; the control stream may just be about to tell."""
-        # Once this side has left there is nobody who listens.
-        if live.ended is None and live.tasks:
-            with anyio.move_on_after(0.3):
-                await asyncio.wait([live.tasks[0]])
-        return live.ended or HostGone(f"The connection to host {short(self.host_id)} was lost.")
+    def _ask_once(self, frame: bytes) -> AsyncGenerator[messages.Reply, None]:
+        assert self._live is not None
+        return self._live.ask(frame, self.host_id)
 
     # Leaving ---------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..harmless import printable
 from ..identity.invite import Invite
+from ..mesh.endpoint import Path
 from ..wire import messages
 
 
@@ -25,4 +26,12 @@ def link_facts(
             "completion_tokens": standing.completion_tokens,
         },
         "left": {"requests": standing.requests_left, "tokens": standing.tokens_left},
+    }
+
+
+def path_facts(path: Path | None) -> dict[str, Any]:
+    """The way to a host as plain values, with the round trip in milliseconds; None: no way."""
+    return {
+        "path": None if path is None else "direct" if path.direct else "relayed",
+        "rtt_ms": None if path is None else path.rtt_ms,
     }

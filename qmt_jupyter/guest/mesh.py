@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ..errors import HostGone, HostNotFound, ModelUnknown, NotJoined, ProtocolViolation, QmtError
+from ..errors import HostGone, HostNotFound, ModelUnknown, NotJoined, QmtError
 from ..identity import keys
 from ..identity.link import Link
 from ..mesh.ending import end
 from ..mesh.locate import DEADLINE
 from ..settings import Settings
 from ..wire import messages
-from ..wire.embeddings import EmbeddingList, texts_of
-from ..wire.exchange import ExchangeError
+from .asking import embedded
 from .candidates import asked, candidates
 from .finding import Finder
-from .link import HostLink
+from .hub.keeping import Seats
+from .joining import first_to_join, try_to_reach
+from .link import HostLink, Refresh
 from .returning import Away
 from .routing import (
     Attempts,
@@ -35,10 +35,11 @@ from .routing import (
     of_host,
 )
 
+if TYPE_CHECKING:
+    from .hub.services import Service
+
 __all__ = ["GuestMesh", "Route"]
 
-# Of several hosts that are joined together, those that are late come in by and by.
-_GRACE = 2.0
 # Whoever gives up on a host that has not begun after so long asks others first for a while.
 _PATIENCE = 5.0
 _MOST_HELD = 16
@@ -56,6 +57,7 @@ class GuestMesh:
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
         self._adding: set[HostLink] = set()
+        self.seats = Seats(self, identity.peer_id)
         self._closed = False
         self._leaving: asyncio.Task[None] | None = None
 
@@ -86,12 +88,13 @@ class GuestMesh:
         *,
         name: str = "",
         deadline: float = DEADLINE,
+        services: Sequence[Service] = (),
     ) -> GuestMesh:
-        """Join several hosts side by side; one that admits is enough.
+        """Join several hosts side by side, by invites and by seats; one that admits is enough.
 
         Two seconds after the first the mesh is there; who is later comes in by and by, and why
         one does not stands in :meth:`status`. Where nobody admits, raises the most useful of the
-        errors, as :meth:`join` does.
+        errors, as :meth:`join` and :meth:`.Seats.take` do.
         """
         mesh = cls._empty(settings)
         by_host = {each.invite.peer_id: each for each in granted}
@@ -99,19 +102,15 @@ class GuestMesh:
         mesh._coming = {
             link: asyncio.ensure_future(mesh._bring(link, deadline)) for link in mesh._links
         }
-        pending = set(mesh._coming.values())
         try:
-            while pending and not any(link.is_connected for link in mesh._links):
-                await _first_of(pending)
-                pending = {task for task in pending if not task.done()}
-            if pending:
-                await asyncio.wait(pending, timeout=_GRACE)
+            seats = await mesh.seats.begin(services, name, deadline)
+            await first_to_join([*mesh._coming.values(), *seats], mesh._is_connected)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await mesh.close()
             raise
-        if not any(link.is_connected for link in mesh._links):
-            failed = [(link, error) for link, error in mesh._problems.items()]
+        if not mesh._is_connected():
+            failed = [*mesh._problems.items(), *mesh.seats.problems]
             await mesh.close()
             raise most_useful(failed) if failed else NotJoined("There is no invite to join with.")
         return mesh
@@ -121,8 +120,11 @@ class GuestMesh:
         finder = Finder(settings)
         return cls(keys.load_or_create(settings.guest_dir / "identity.key"), finder)
 
-    def _link(self, granted: Link, name: str) -> HostLink:
-        return HostLink(self._identity, granted, self._finder, name)
+    def _link(self, granted: Link, name: str, refresh: Refresh | None = None) -> HostLink:
+        return HostLink(self._identity, granted, self._finder, name, refresh)
+
+    def _is_connected(self) -> bool:
+        return any(link.is_connected for link in self._links)
 
     async def _bring(self, link: HostLink, deadline: float) -> None:
         try:
@@ -157,6 +159,24 @@ class GuestMesh:
         else:
             self._links[self._links.index(former)] = link
             await self._let_go(former)
+            await self.seats.left(former)
+        return link
+
+    def adopt(
+        self, granted: Link, name: str, refresh: Refresh, former: HostLink | None
+    ) -> HostLink:
+        """A link that a seat has led to; it takes the place of ``former``, or of its own host's.
+
+        What runs on that one may end first. It is not connected yet.
+        """
+        link = self._link(granted, name, refresh)
+        same = next((each for each in self._links if each.host_id == link.host_id), former)
+        if same in self._links:
+            self._links[self._links.index(same)] = link
+            self._problems.pop(same, None)
+            self.seats.retire(same)
+        else:
+            self._links.append(link)
         return link
 
     # What is known ---------------------------------------------------------------------------
@@ -197,11 +217,14 @@ class GuestMesh:
         loads = [link.load.load(offer.name) for offer in link.models]
         if link.is_connected or link.is_returning:
             self._problems.pop(link, None)  # what was true when it was joined is not any more
-        error = None if link.is_connected else link.over or self._problems.get(link)
+        error = link.over or self._problems.get(link) or self.seats.problem_of(link)
         if link in self._coming:
             error = HostNotFound("The host has not answered yet.")
+        if link.is_connected:
+            error = None
         return {
             **link.status(),
+            "seat": self.seats.facts(link),
             "load": max((load for load in loads if load is not None), default=None),
             "problem": None if error is None else error.sentence,
         }
@@ -211,13 +234,7 @@ class GuestMesh:
 
         Those that cannot be reached stay as they were.
         """
-
-        async def reach(link: HostLink) -> None:
-            with contextlib.suppress(QmtError):
-                await link.connect()
-
-        away = [link for link in self._links if not link.is_connected]
-        await asyncio.gather(*(reach(link) for link in away))
+        await try_to_reach([link for link in self._links if not link.is_connected])
 
     # Asking ----------------------------------------------------------------------------------
 
@@ -290,7 +307,7 @@ class GuestMesh:
                 with chosen.host.load.asking(chosen.model):
                     request = asked(body, chosen, "embeds")
                     wait = 0.0 if left or attempts.was_answered else patience
-                    result = await _embedded(chosen.host, request, wait)
+                    result = await embedded(chosen.host, request, wait)
                 chosen.host.load.answered()
                 return result
             except QmtError as error:
@@ -350,6 +367,7 @@ class GuestMesh:
         link = of_host(self._links, host)
         self._links.remove(link)
         await self._let_go(link)
+        await self.seats.left(link)
         return link.host_id
 
     async def _let_go(self, link: HostLink) -> None:
@@ -365,15 +383,13 @@ class GuestMesh:
 
     async def _close(self) -> None:
         self._closed = True
+        await self.seats.stop()
         links, self._links = self._links, []
         await end(list(self._coming.values()))
         for link in [*links, *self._adding]:
             await self._let_go(link)
+        await self.seats.give_up()
         await self._finder.close()
-
-
-async def _first_of(tasks: set[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _note(chosen: Candidate[HostLink], error: QmtError, attempts: Attempts[HostLink]) -> None:
@@ -381,17 +397,3 @@ def _note(chosen: Candidate[HostLink], error: QmtError, attempts: Attempts[HostL
     if is_at_fault(error):
         chosen.host.load.failed(time.monotonic(), error.retry_after)
     attempts.refused(chosen, error)
-
-
-async def _embedded(
-    link: HostLink, body: messages.JsonObject, patience: float
-) -> messages.JsonObject:
-    vectors = EmbeddingList(texts_of(body))
-    try:
-        async with aclosing(link.ask(body, messages.Embed, patience=patience)) as replies:
-            async for reply in replies:
-                if not isinstance(reply, Away):
-                    vectors.add(reply)
-        return vectors.result()
-    except ExchangeError as error:
-        raise ProtocolViolation(f"The host broke the exchange ({error}).") from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import settings
-from ..errors import InviteError
+from ..errors import InviteError, OptionInvalid
 from ..harmless import printable
 from ..identity import link
 from .routing import of_host
@@ -19,10 +19,14 @@ _FILE = "joined.json"
 _MOST = 50
 
 
-def remember(directory: Path, joined: link.Link) -> None:
-    """Keep a link; an earlier one of the same invite is replaced."""
-    urls = [url for url in _read(directory) if _invite_id(url) != joined.invite.invite_id]
-    urls.append(joined.url)
+def remember(directory: Path, url: str) -> None:
+    """Keep a link, or the word ``hub``; an earlier one of the same invite is replaced.
+
+    Raises :class:`~qmt_jupyter.errors.InviteError` where it is neither.
+    """
+    joined = url if url == settings.HUB else link.read(url).url
+    urls = [each for each in _read(directory) if _meant(each) != _meant(joined)]
+    urls.append(joined)
     data = json.dumps({"links": urls[-_MOST:]}, indent=1).encode()
     settings.write_private(directory / _FILE, data)
 
@@ -30,14 +34,20 @@ def remember(directory: Path, joined: link.Link) -> None:
 def newest(directory: Path, host: str | None = None) -> str | None:
     """The link joined last, or None; the last one to ``host``, where that is given.
 
-    Raises :class:`~qmt_jupyter.errors.OptionInvalid` where ``host`` is none of them, or more than
-    one.
+    ``hub`` where that was joined last, or may lead to the host. Raises
+    :class:`~qmt_jupyter.errors.OptionInvalid` where ``host`` is none of them, or more than one.
     """
     urls = _read(directory)
     if host is None:
         return urls[-1] if urls else None
     by_host = {each.host_id: each for each in map(_remembered, urls) if each is not None}
-    return of_host(list(by_host.values()), host).url
+    try:
+        return of_host(list(by_host.values()), host).url
+    except OptionInvalid:
+        # Which hosts the services of a JupyterHub have, they say when they are asked.
+        if settings.HUB in urls:
+            return settings.HUB
+        raise
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,10 @@ def _read(directory: Path) -> list[str]:
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
 
 
-def _invite_id(url: str) -> str | None:
+def _meant(url: str) -> str | None:
+    """The id of a link's invite, or the word that stands for one."""
+    if url == settings.HUB:
+        return url
     try:
         return link.read(url).invite.invite_id
     except InviteError:

@@ -6,10 +6,14 @@ import random
 from dataclasses import dataclass
 
 from ..errors import (
+    AdmissionRefused,
     Busy,
     ConfigurationError,
     HostGone,
     HostNotFound,
+    HubNotFound,
+    InviteError,
+    MembershipEnded,
     QmtError,
     RecordsUnwritable,
     Stopped,
@@ -31,16 +35,23 @@ class Away:
     seconds: float
 
 
-def may_pass(error: QmtError) -> bool:
-    """Whether a link that failed so may come back by itself."""
+def may_pass(error: QmtError, *, renewed: bool = False) -> bool:
+    """Whether a link that failed so may come back by itself.
+
+    ``renewed``: it gets new invites from the service of a JupyterHub.
+    """
+    if renewed and isinstance(error, (MembershipEnded, AdmissionRefused, InviteError)):
+        return True
     return isinstance(
-        error, (HostNotFound, HostGone, Stopped, Busy, RecordsUnwritable, ConfigurationError)
+        error,
+        (HostNotFound, HostGone, HubNotFound, Stopped, Busy, RecordsUnwritable, ConfigurationError),
     )
 
 
-def is_worth_waiting(error: QmtError) -> bool:
+def is_worth_waiting(error: QmtError, *, renewed: bool = False) -> bool:
     """Whether somebody who waits for an answer should wait on."""
-    return may_pass(error) and not isinstance(error, (UdpBlocked, ConfigurationError))
+    passes = may_pass(error, renewed=renewed)
+    return passes and not isinstance(error, (UdpBlocked, ConfigurationError))
 
 
 class Backoff:

@@ -201,11 +201,16 @@ def is_at_fault(error: QmtError) -> bool:
     return passes_on(error) and not isinstance(error, wrong)
 
 
-def most_useful(failed: Sequence[tuple[Known, QmtError]]) -> QmtError:
-    """Of the errors of several hosts, the one to show; it says whose it is."""
+def most_useful(failed: Sequence[tuple[Known | None, QmtError]]) -> QmtError:
+    """Of the errors of several hosts, the one to show; it says whose it is.
+
+    A service that told of no host (None) names itself in its error.
+    """
     if len(failed) == 1:
         return failed[0][1]
     host, error = max(failed, key=lambda each: _usefulness(each[1]))
+    if host is None:
+        return error
     told = type(error)(
         f"None of {len(failed)} hosts could; {called(host)}: {error.sentence}",
         next_step=error.next_step,

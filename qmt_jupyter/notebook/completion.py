@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import flags
 from ..identity.peer_id import short
+from ..settings import HUB, is_on_hub
 from .parsers import CHAT, LINE_CHAT, PARSERS
 from .state import STATE, State
 
@@ -51,6 +52,10 @@ class Sources:
     def joined(self, _: str) -> Iterator[str]:
         """The hosts that can be left."""
         yield from Sources(State(mesh=self.state.mesh), self.names).hosts(_)
+
+    def services(self, _: str) -> Iterator[str]:
+        """What stands for a link, where this server has a JupyterHub with a service."""
+        yield from (HUB,) if is_on_hub() else ()
 
     def revocable(self, _: str) -> Iterator[str]:
         """The ids of invites and guests."""
@@ -117,6 +122,7 @@ _VALUES: dict[tuple[str, str], Values] = {
     ("", "--engine"): _fixed(*flags.ENGINES),
     ("", "--relay"): _fixed("none", "public"),
     ("", "--ttl"): _fixed("15m", "2h", "24h", "7d", "none"),
+    ("%qmt_join", "link"): Sources.services,
     ("%qmt_leave", "host"): Sources.joined,
     ("%qmt_revoke", "which"): Sources.revocable,
 }

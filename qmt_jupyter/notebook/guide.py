@@ -17,7 +17,7 @@ To share a model from this machine:
   %qmt_usage                   who used what, and what remains"""
 _USING = """\
 To use a model of somebody who sent you a link:
-  %qmt_join                    asks for the link unseen
+  %qmt_join                    asks for the link unseen; needs none on a JupyterHub with a service
   %%chat                       the rest of the cell is the question; the model's host can read it
   %%chat --context df          with a variable; --fill, --json, --save: see %%chat?"""
 _MORE = """\

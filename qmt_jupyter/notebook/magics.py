@@ -15,6 +15,7 @@ from traitlets import Bool
 from .. import flags
 from ..errors import NotJoined, OptionInvalid
 from ..harmless import shareable
+from ..settings import HUB
 from ..terminal import progress_bar
 from .arguments import flags_and_prompt
 from .display import Growing, Streaming, is_terminal
@@ -155,8 +156,8 @@ class QmtMagics(Magics):
         from ..api import join
         from ..words import joined_lines
 
-        url = flags.link_from(options.link, options.file) or self._ask_for_link()
-        if options.link:
+        url = flags.link_or_hub(options.link, options.file) or self._ask_for_link()
+        if options.link and options.link != HUB:
             print(
                 "The link now stands in this notebook and in its history. "
                 "%qmt_join without it asks for it unseen.",
@@ -166,7 +167,9 @@ class QmtMagics(Magics):
             joined = STATE.mesh.join(url, name=options.name, timeout=options.timeout)
         else:
             STATE.mesh = join(url, name=options.name, timeout=options.timeout)
-            joined = STATE.mesh.status()[0]["host"]
+            # Of several services of a JupyterHub the first may not have admitted.
+            there = min(STATE.mesh.status(), key=lambda each: not each["connected"])
+            joined = there["host"]
         print("\n".join(joined_lines(STATE.mesh, joined)), flush=True)
         if not is_terminal(self.shell):
             self._show_joined()

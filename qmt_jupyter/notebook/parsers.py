@@ -41,7 +41,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("%qmt_usage --save rows", "rows for pandas.DataFrame(rows)"),
     ),
     "%qmt_join": (
-        Example("%qmt_join", "asks for the link unseen, so that it is not in the notebook"),
+        Example("%qmt_join", "asks for the link unseen; on a JupyterHub with a service needs none"),
+        Example("%qmt_join hub", "the service of the JupyterHub that this server belongs to"),
         Example("%qmt_join --file ~/link.txt --name Ada", "from a file, under a name"),
     ),
     "%qmt_models": (Example("%qmt_models", "a table"),),
@@ -145,7 +146,12 @@ JOIN = _made(
     "Join a mesh by an invite link; again with another link, one more host.",
     flags.add_link_sources,
 )
-JOIN.add_argument("link", nargs="?", help="the link; left out, it is asked for without echo")
+JOIN.add_argument(
+    "link",
+    nargs="?",
+    help="the link, or hub for the service of this JupyterHub; left out, it is hub where there is "
+    "one, and otherwise asked for without echo",
+)
 MODELS = _made("%qmt_models", "List the models that %%chat can ask, with host and load.")
 STATUS = _made("%qmt_status", "Show what is hosted, who uses it, and what is joined.")
 SERVE = _made("%qmt_serve", "Open an OpenAI endpoint here for other tools.", flags.add_serve)

@@ -535,9 +535,9 @@ async def test_of_several_links_one_host_that_admits_is_enough(three, person):
 
 
 async def test_a_host_that_comes_late_is_not_waited_for(three, person, monkeypatch):
-    from qmt_jupyter.guest import mesh as meshes
+    from qmt_jupyter.guest import joining
 
-    monkeypatch.setattr(meshes, "_GRACE", 0.05)
+    monkeypatch.setattr(joining, "_GRACE", 0.05)
     arrived = anyio.Event()
     connect = HostLink.connect
 

@@ -47,7 +47,8 @@ function requestWords({ running, waiting }) {
   return `${said.join("; ")}.`;
 }
 
-function endWords(ends, now) {
+function endWords(ends, renewed, now) {
+  if (renewed) return "Your seat is renewed while the JupyterHub lets you.";
   if (ends === null) return "The invite has no end.";
   return ends > now ? `The invite ends in ${lasting(ends - now)}.` : "The invite has ended.";
 }
@@ -66,6 +67,7 @@ function hostCard(kernel, say, leave) {
   const opener = button("Leave", () => {});
   let id = "";
   let until = null;
+  let renewed = false;
   const leaving = confirmed(
     opener, () => `Leave ${name.textContent}? What you are asking it ends.`, "Leave",
     () => leave("leave", { host: id }, [opener]),
@@ -83,12 +85,13 @@ function hostCard(kernel, say, leave) {
   }
 
   function tick() {
-    write(ends, endWords(until, kernel.now()));
+    write(ends, endWords(until, renewed, kernel.now()));
   }
 
   function update(host) {
     id = host.id;
     until = host.ends;
+    renewed = host.renewed;
     write(name, host.mesh ? `${host.mesh} (${id.slice(-8)})` : id.slice(-8));
     const way = host.path ? `, ${host.path}, ${roundTrip(host.rtt_ms)}` : "";
     write(state, `${STATES[host.state] ?? host.state}${way}`);

@@ -104,6 +104,7 @@ def _host(status: Mapping[str, Any], models: list[dict[str, Any]]) -> dict[str, 
             {k: v for k, v in limits.items() if k not in (*_BUDGETS, "per_guest")}
         ),
         "ends": status["expires_at"],
+        "renewed": status["seat"] is not None,
         "running": status["running"],
         "waiting": status["waiting"],
     }

@@ -1,0 +1,434 @@
+"""Seats at the services of a JupyterHub: had, renewed, lost and given up, over real HTTP and QUIC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from tornado.web import RequestHandler
+
+from qmt_jupyter.errors import HubNotFound, HubRefused, NotJoined
+from qmt_jupyter.guest.hub import keeping, services
+from qmt_jupyter.guest.hub.services import Service
+from qmt_jupyter.guest.mesh import GuestMesh
+from qmt_jupyter.providers.echo import Echo
+from tests.mesh.conftest import bare, grant, question, texts, until
+from tests.mesh.hub_service import TOKEN, listening, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", TOKEN)
+
+
+@pytest.fixture
+def guest(person):
+    return person("guest")
+
+
+@asynccontextmanager
+async def joined(guest, *urls, **options):
+    mesh = await GuestMesh.join_all(
+        [], guest.settings, services=[Service(url) for url in urls], **options
+    )
+    try:
+        yield mesh
+    finally:
+        await mesh.close()
+
+
+@asynccontextmanager
+async def service(person, **known):
+    host = await person("host").host(Echo(slots=4))
+    try:
+        async with serving(host, **known) as scripted:
+            yield scripted
+    finally:
+        await scripted.host.close()
+
+
+def answers(status, body=b"", **headers):
+    """Misbehaves by answering so."""
+
+    def misbehave(handler):
+        handler.set_status(status)
+        for name, value in headers.items():
+            handler.set_header(name.replace("_", "-"), value)
+        handler.write(body)
+
+    return misbehave
+
+
+async def test_a_seat_is_joined_without_a_link_and_answers(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        assert "".join(await texts(mesh)) == "one two three"
+        (status,) = mesh.status()
+        assert status["seat"] == {"service": scripted.url, "user": "alice"}
+        assert (status["connected"], status["problem"]) == (True, None)
+        assert scripted.asked == ["POST"]
+        assert list(scripted.invites) == [guest.identity().peer_id]
+
+
+async def test_the_token_is_shown_nowhere(person, guest, caplog):
+    caplog.set_level(logging.DEBUG)
+    async with service(person, renew_s=1) as scripted, joined(guest, scripted.url) as mesh:
+        await until(lambda: len(scripted.asked) > 1)
+        link = scripted.invites[guest.identity().peer_id].url[len("qmt://mesh/join/") :][:40]
+        seats = mesh.seats
+        shown = [mesh.status(), mesh, seats, scripted.service, *vars(seats).values()]
+        shown += [vars(each) for each in seats._seats.values()]
+        shown.append(await scripted.service.seat(guest.identity().peer_id))
+        scripted.misbehave = answers(500, TOKEN.encode())
+        with pytest.raises(HubNotFound) as raised:
+            await scripted.service.seat("x")
+        shown += [raised.value, vars(raised.value), caplog.text]
+    for each in map(repr, shown):
+        assert TOKEN not in each
+        assert link not in each
+    assert raised.value.__context__ is None or TOKEN not in repr(raised.value.__context__)
+
+
+async def test_a_seat_is_renewed_and_its_connection_goes_on(person, guest):
+    async with service(person, renew_s=1) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        connection = link._live.connection
+        await until(lambda: scripted.asked == ["POST"] * 3)
+        assert mesh.links == (link,)
+        assert link._live.connection is connection
+        assert link.is_connected
+
+
+async def test_each_renewal_comes_at_a_time_of_its_own(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        (seat,) = mesh.seats._seats.values()
+        dues = set()
+        for _ in range(8):
+            await seat._renew()
+            dues.add(round(seat._due - time.monotonic()))
+        assert len(dues) > 2
+        assert all(239 <= due <= 300 for due in dues)
+
+
+async def test_a_host_that_begins_anew_elsewhere_is_found_through_the_service(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        await scripted.host.close()
+        (guest.settings.guest_dir / "places.json").unlink(missing_ok=True)
+        scripted.host = await person("host").host(Echo(slots=4))
+        # What the service gives now says where the host is now.
+        scripted.invites = {key: await grant(scripted.host) for key in scripted.invites}
+        await until(lambda: mesh.links[0].is_connected, 20)
+        assert "".join(await texts(mesh)) == "one two three"
+        assert scripted.asked.count("POST") > 1
+
+
+async def test_a_seat_that_was_ended_is_asked_for_anew(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        await scripted.end_seat(guest.identity().peer_id)
+        await until(lambda: len(scripted.invites) == 1 and link.is_connected)
+        assert link.over is None
+        assert "".join(await texts(mesh)) == "one two three"
+
+
+async def test_a_seat_that_has_run_out_is_asked_for_anew(person, guest):
+    async with service(person, lifetime=2) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        first = scripted.invites.pop(guest.identity().peer_id)
+        scripted.lifetime = 900
+        await until(lambda: len(scripted.asked) > 1)
+        await until(lambda: link.is_connected)
+        assert link.status()["invite_id"] != first.invite.invite_id
+        assert "".join(await texts(mesh)) == "one two three"
+
+
+async def test_a_no_ends_what_runs_and_is_the_last_word(person, guest):
+    said = "You are\x1b[2J not in\u202e the group course-a."
+    async with service(person, renew_s=1) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        scripted.host.providers[0]._delay = 0.05
+        scripted.host.providers[0]._repeat = True
+        answer = mesh.answer(question(max_tokens=100_000))
+        with anyio.fail_after(10):
+            await anext(answer)
+            scripted.refused["alice"] = said
+            with pytest.raises(HubRefused, match="not in the group course-a"):
+                async for _ in answer:
+                    pass
+        assert isinstance(link.over, HubRefused)
+        assert link.over.sentence == "You are [2J not in the group course-a."
+        assert link.over.next_step == HubRefused.default_next_step
+        (status,) = mesh.status()
+        assert status["problem"] == link.over.sentence
+        asked = len(scripted.asked)
+        for _ in range(2):
+            with pytest.raises(HubRefused):
+                await texts(mesh)
+        await mesh.refresh()
+        assert len(scripted.asked) == asked
+        assert not link.is_returning
+
+
+async def test_after_a_revocation_the_service_says_why(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        scripted.refused["alice"] = "You were removed."
+        await scripted.end_seat(guest.identity().peer_id)
+        await until(lambda: isinstance(link.over, HubRefused))
+        assert mesh.status()[0]["problem"] == "You were removed."
+
+
+async def test_a_service_that_does_not_answer_takes_nothing_away(person, guest, monkeypatch):
+    monkeypatch.setattr(keeping, "_LONGEST_PAUSE", 0.5)
+    async with service(person, renew_s=1) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        scripted.misbehave = answers(503, b'{"code": "hub-not-found", "sentence": "Away."}')
+        asked = len(scripted.asked)
+        await until(lambda: len(scripted.asked) > asked + 1)
+        assert link.is_connected
+        assert "".join(await texts(mesh)) == "one two three"
+        scripted.misbehave = None
+        (seat,) = mesh.seats._seats.values()
+        await until(lambda: seat.problem is None)
+        assert mesh.links == (link,)
+
+
+async def test_a_service_that_is_starting_is_waited_for(person, guest):
+    async with service(person) as scripted:
+        scripted.misbehave = answers(503, b"{}", Retry_After="0.2")
+
+        async def start():
+            await until(lambda: len(scripted.asked) == 3)
+            scripted.misbehave = None
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(start)
+            async with joined(guest, scripted.url) as mesh:
+                assert mesh.links[0].is_connected
+
+
+BAD_ANSWERS = {
+    "nothing": (answers(200), "gave something that is no invite"),
+    "no JSON": (answers(200, b"<html>"), "gave something that is no invite"),
+    "a list": (answers(200, b"[1]"), "gave something that is no invite"),
+    "deep": (answers(200, b"[" * 15000), "gave something that is no invite"),
+    "no text": (answers(200, b'{"link": 7}'), "gave something that is no invite"),
+    "another link": (answers(200, b'{"link": "https://x.example/"}'), "is no invite"),
+    "large": (answers(200, b"x" * 100_000), "does not answer"),
+    "not found": (answers(404, b"<html>No such service</html>"), r"gives no seat now \(HTTP 404\)"),
+    "a no of somebody between": (answers(403, b"<html>Forbidden</html>"), r"\(HTTP 403\)"),
+    "a sentence": (answers(500, b'{"sentence": "a\\nb\\u001b"}'), r"gives no seat now \(a b\)"),
+    "no sentence": (answers(500, b'{"sentence": [1]}'), r"\(HTTP 500\)"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ANSWERS)
+async def test_what_a_service_says_is_not_taken_for_more_than_it_is(person, guest, bad):
+    misbehave, sentence = BAD_ANSWERS[bad]
+    async with service(person) as scripted:
+        scripted.misbehave = misbehave
+        with pytest.raises(HubNotFound, match=sentence):
+            async with joined(guest, scripted.url):
+                pass
+
+
+async def test_nonsense_beside_a_good_link_does_no_harm(person, guest):
+    async with service(person) as scripted:
+        good = await grant(scripted.host)
+        for renew in ("1e999", "-5", '"x"', "true", "null", "[1]", "1e-9"):
+            body = f'{{"link": "{good.url}", "user": {{"a": 1}}, "renew_s": {renew}}}'
+            scripted.misbehave = answers(200, body.encode())
+            granted = await scripted.service.seat("guest")
+            assert services._SHORTEST_RENEW_S <= granted.renew_s <= services._LONGEST_RENEW_S
+            assert granted.user == ""
+
+
+async def test_a_service_that_drips_or_sleeps_is_given_up_on(person, guest, monkeypatch):
+    monkeypatch.setattr(services, "ANSWER_WITHIN", 0.3)
+
+    async def drip(handler):
+        for _ in range(100):
+            handler.write("x")
+            with contextlib.suppress(Exception):
+                await handler.flush()
+            await asyncio.sleep(0.05)
+
+    async with service(person) as scripted:
+        for misbehave in (drip, lambda _: asyncio.sleep(2)):
+            scripted.misbehave = misbehave
+            with pytest.raises(HubNotFound, match="does not answer"):
+                await scripted.service.seat("guest")
+
+
+async def test_the_token_follows_no_redirect(person, guest):
+    seen = []
+
+    class Elsewhere(RequestHandler):
+        def prepare(self):
+            seen.append(self.request.headers.get("Authorization"))
+            self.finish()
+
+    async with service(person) as scripted, listening((r"/.*", Elsewhere, {})) as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            scripted.misbehave = answers(status, Location=f"{elsewhere}/api/seat")
+            with pytest.raises(HubNotFound, match=f"HTTP {status}"):
+                await scripted.service.seat("guest")
+    assert seen == []
+
+
+async def test_no_proxy_of_the_environment_gets_the_token(person, guest, monkeypatch):
+    seen = []
+
+    class Proxy(RequestHandler):
+        def prepare(self):
+            seen.append(self.request.uri)
+            self.finish()
+
+    async with listening((r".*", Proxy, {})) as proxy, service(person) as scripted:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        async with joined(guest, scripted.url):
+            pass
+    assert seen == []
+
+
+async def test_another_host_at_the_same_service_is_a_new_one(person, guest):
+    async with service(person, renew_s=1) as scripted, joined(guest, scripted.url) as mesh:
+        (former,) = mesh.links
+        first, scripted.host = scripted.host, await person("another").host(Echo(slots=4))
+        scripted.invites.clear()
+        await until(lambda: mesh.links[0].host_id == scripted.host.peer_id)
+        await until(lambda: mesh.links[0].is_connected)
+        await until(lambda: former.is_concluded)
+        assert "".join(await texts(mesh)) == "one two three"
+        assert len(mesh.links) == 1
+        assert first.status()["guests"] == 0
+        await first.close()
+
+
+async def test_of_several_services_one_is_enough(person, guest):
+    nobody = "http://127.0.0.1:9/services/none/"
+    async with service(person) as scripted, joined(guest, nobody, scripted.url) as mesh:
+        assert len(mesh.links) == 1
+        assert "".join(await texts(mesh)) == "one two three"
+
+
+async def test_a_service_that_is_late_comes_in_by_and_by(person, guest, monkeypatch):
+    monkeypatch.setattr(keeping, "_LONGEST_PAUSE", 0.5)
+    async with service(person) as scripted:
+        other = await person("other").host(Echo(slots=2))
+        async with serving(other) as late:
+            late.misbehave = answers(502, b"<html>Bad gateway</html>")
+            async with joined(guest, late.url, scripted.url) as mesh:
+                assert [link.host_id for link in mesh.links] == [scripted.host.peer_id]
+                late.misbehave = None
+                await until(lambda: len(mesh.links) == 2 and mesh.links[1].is_connected)
+                assert mesh.links[1].host_id == other.peer_id
+        await other.close()
+
+
+async def test_where_all_say_no_the_reason_is_told(person, guest):
+    async with service(person, refused={"alice": "Only the staff may."}) as scripted:
+        with pytest.raises(HubRefused, match=r"^Only the staff may\. Ask whoever"):
+            async with joined(guest, "http://127.0.0.1:9/services/none/", scripted.url):
+                pass
+
+
+async def test_an_unknown_token_is_refused(person, guest, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "forged")
+    async with service(person) as scripted:
+        with pytest.raises(HubRefused, match="Nobody has this token"):
+            async with joined(guest, scripted.url):
+                pass
+
+
+async def test_leaving_gives_the_seat_up_once_nobody_is_connected(person, guest):
+    async with service(person) as scripted:
+        async with joined(guest, scripted.url) as mesh:
+            pass
+        assert scripted.asked == ["POST", "DELETE"]
+        assert scripted.given_up == [0]
+        assert mesh.seats._seats == {}
+
+
+async def test_leaving_one_host_gives_its_seat_up(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        await mesh.leave(scripted.host.peer_id)
+        assert scripted.asked == ["POST", "DELETE"]
+        assert mesh.status() == []
+        with pytest.raises(NotJoined):
+            await texts(mesh)
+
+
+async def test_leaving_waits_for_no_service(person, guest, monkeypatch):
+    monkeypatch.setattr(keeping, "_GIVE_UP_WITHIN", 0.2)
+    async with service(person) as scripted:
+        async with joined(guest, scripted.url) as mesh:
+            scripted.misbehave = lambda _: asyncio.sleep(3)
+            with anyio.fail_after(2):
+                await mesh.close()
+        assert scripted.asked == ["POST", "DELETE"]
+
+
+async def test_an_interrupted_join_leaves_nothing(person, guest):
+    async with service(person) as scripted:
+        scripted.misbehave = lambda _: asyncio.sleep(0.5)
+        with anyio.move_on_after(0.2):
+            async with joined(guest, scripted.url):
+                pass
+        assert scripted.asked == ["POST"]
+
+        def is_the_guests(task):
+            return any(part in repr(task) for part in ("/guest/", "/simple_httpclient.py"))
+
+        await until(lambda: not any(map(is_the_guests, asyncio.all_tasks())))
+
+
+async def test_to_join_again_keeps_the_connection(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        live = link._live
+        assert await mesh.seats.take([scripted.service], "", 10.0) is link
+        assert (mesh.links, link._live) == ((link,), live)
+        assert scripted.asked == ["POST", "POST"]
+        # Under another name it is another greeting.
+        again = await mesh.seats.take([scripted.service], "Ada", 10.0)
+        assert mesh.links == (again,)
+        await until(lambda: link.is_concluded)
+        assert "".join(await texts(mesh)) == "one two three"
+
+
+async def test_who_was_refused_may_ask_again(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        scripted.refused["alice"] = "No."
+        await scripted.end_seat(guest.identity().peer_id)
+        await until(lambda: isinstance(mesh.links[0].over, HubRefused))
+        with pytest.raises(HubRefused):
+            await mesh.seats.take([scripted.service], "", 10.0)
+        scripted.refused.clear()
+        await mesh.seats.take([scripted.service], "", 10.0)
+        assert len(mesh.links) == 1
+        assert mesh.status()[0]["problem"] is None
+        assert "".join(await texts(mesh)) == "one two three"
+
+
+async def test_a_link_of_the_same_host_takes_the_seat_s_place(person, guest):
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        link = await mesh.add(bare(await grant(scripted.host)))
+        assert mesh.links == (link,)
+        assert mesh.status()[0]["seat"] is None
+        assert "DELETE" in scripted.asked
+
+
+async def test_two_names_of_one_service_are_one_host(person, guest):
+    async with service(person) as scripted:
+        other = scripted.url.replace("127.0.0.1", "localhost")
+        async with joined(guest, other, scripted.url) as mesh:
+            await until(lambda: scripted.asked.count("POST") == 2)
+            assert len(mesh.links) == 1
