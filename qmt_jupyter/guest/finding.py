@@ -9,7 +9,7 @@ from ..identity.link import Link
 from ..mesh import addresses
 from ..mesh.directory import Directory, Neighbours
 from ..mesh.endpoint import Connection, Endpoint
-from ..mesh.locate import DEADLINE, locate
+from ..mesh.locate import DEADLINE, Source, locate
 from ..settings import Settings
 from ..wire import messages
 from .places import Places
@@ -30,6 +30,7 @@ class Finder:
         self._opening = asyncio.Lock()
         self._closed = False
         self._dht_ports: dict[str, int] = {}
+        self._also: dict[str, Source] = {}
 
     def reach(self) -> addresses.Reach:
         """This machine's addresses now. Raises a
@@ -43,6 +44,13 @@ class Finder:
         except ConfigurationError:
             return None
 
+    def also_by(self, host_id: str, source: Source | None) -> None:
+        """Look for the host of this peer id by ``source`` too from now on; None: not any more."""
+        if source is None:
+            self._also.pop(host_id, None)
+        else:
+            self._also[host_id] = source
+
     async def find(self, link: Link, deadline: float = DEADLINE) -> tuple[Endpoint, Connection]:
         """An endpoint, which is the caller's to close, and its connection to the link's host.
 
@@ -50,13 +58,14 @@ class Finder:
         :class:`~qmt_jupyter.errors.VersionMismatch` or a
         :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
+        also = self._also.get(link.invite.peer_id)
         return await locate(
             link.invite.host_key,
             link.hints,
             self.reach(),
             messages.ALPN,
             known=self._places.of(link.invite.peer_id),
-            others=(await self._opened()).sources(link),
+            others=(*(await self._opened()).sources(link), *([also] if also else [])),
             deadline=deadline,
         )
 

@@ -32,6 +32,6 @@ def link_facts(
 def path_facts(path: Path | None) -> dict[str, Any]:
     """The way to a host as plain values, with the round trip in milliseconds; None: no way."""
     return {
-        "path": None if path is None else "direct" if path.direct else "relayed",
+        "path": None if path is None else path.way,
         "rtt_ms": None if path is None else path.rtt_ms,
     }

@@ -11,7 +11,6 @@ import asyncio
 import ctypes
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -19,6 +18,7 @@ from iroh import iroh_ffi as iroh
 
 from ..errors import ConfigurationError, PortInUse
 from .addresses import Reach
+from .path import Carrier, Path
 from .relay import NO_RELAY, Relays
 
 CLOSE_NORMAL = 0
@@ -52,15 +52,6 @@ class TransportError(Exception):
 
 class AlpnMismatch(TransportError):
     """The peer is there but does not speak this exchange."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """How packets travel now: directly or over a relay, and the round trip in milliseconds."""
-
-    direct: bool
-    address: str
-    rtt_ms: float
 
 
 class Stream:
@@ -116,6 +107,7 @@ class Connection:
     def __init__(self, connection: iroh.Connection) -> None:
         self._connection: Any = connection
         self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self._tunnel = ""
         self.peer_key: bytes = bytes(connection.remote_id().to_bytes())
 
     async def open_stream(self) -> Stream:
@@ -168,12 +160,15 @@ class Connection:
         """The path in use, or None before there is one."""
         for each in [] if self._connection is None else self._connection.paths():
             if each.is_selected:
-                return Path(
-                    direct=not each.is_relay,
-                    address=each.remote_addr,
-                    rtt_ms=float(self._connection.rtt() or each.rtt_ms),
-                )
+                by_tunnel = each.remote_addr == self._tunnel
+                way = "relayed" if each.is_relay else "tunnel" if by_tunnel else "direct"
+                rtt_ms = float(self._connection.rtt() or each.rtt_ms)
+                return Path(way, each.remote_addr, rtt_ms)
         return None
+
+    def is_carried(self, tunnel: str) -> None:
+        """What goes to ``tunnel`` (``IP:PORT``), an address here, does not go directly."""
+        self._tunnel = tunnel
 
     def release(self) -> None:
         """Let go of the library's objects, the streams' included; the connection is over."""
@@ -223,6 +218,7 @@ class Endpoint:
         self._endpoint: Any = endpoint
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._outside: set[str] = set()
+        self._carrier: Carrier | None = None
         self.public_key: bytes = bytes(endpoint.id().to_bytes())
 
     @classmethod
@@ -365,6 +361,13 @@ class Endpoint:
                 raise AlpnMismatch(message) from None
             raise TransportError(message) from None
 
+    def carried_by(self, carrier: Carrier) -> None:
+        """Close ``carrier`` with this endpoint, whose connection it carries."""
+        carrier.keep()
+        self._carrier = carrier
+        for connection in self._connections:
+            connection.is_carried(carrier.at)
+
     def _known(self, connection: Connection) -> Connection:
         self._connections.add(connection)
         return connection
@@ -386,3 +389,5 @@ class Endpoint:
         for connection in tuple(self._connections):
             connection.release()
         self._endpoint = None
+        if self._carrier is not None:
+            await self._carrier.close()

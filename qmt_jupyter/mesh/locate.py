@@ -23,12 +23,14 @@ from . import lan
 from .addresses import Reach
 from .blocked import on_a_hub, udp_is_blocked
 from .endpoint import AlpnMismatch, Connection, Endpoint, TransportError
+from .path import Carrier
 from .relay import NO_RELAY, Relays
 
 log = logging.getLogger(__name__)
 
 DEADLINE = 10.0
 RELAY_AFTER = 0.3  # by then a direct way would have answered, and the relay need not know
+LAST_RESORT_AFTER = 0.5
 TRIES_AT_ONCE = 8  # of one source; past them its oldest is given up
 MOST_PLACES = 64  # of one source, which others may fill: packets go to each of them
 BLOCKED_GRACE = 1.5  # for a host on this very machine, where no UDP gets out of it
@@ -36,10 +38,14 @@ BLOCKED_GRACE = 1.5  # for a host on this very machine, where no UDP gets out of
 
 @dataclass(frozen=True)
 class Place:
-    """Where a host may be: a UDP address as ``IP:PORT``, or the relay at a URL."""
+    """Where a host may be: a UDP address as ``IP:PORT``, the relay at a URL, or what carries to it.
+
+    The address of a ``carrier`` is one of this machine.
+    """
 
     at: str
     is_relay: bool = False
+    carrier: Carrier | None = None
 
 
 @dataclass
@@ -60,10 +66,14 @@ class Source:
 
     ``search`` yields places as it learns of them, as many and as late as it likes; it is closed
     when the race is over. What it wants to say in the report it writes into its attempt.
+
+    A ``last_resort`` needs no UDP that leaves this machine. It begins :data:`LAST_RESORT_AFTER` s
+    after the others, or at once where UDP is blocked.
     """
 
     name: str
     search: Callable[[Attempt], AsyncGenerator[Place, None]]
+    last_resort: bool = False
 
 
 async def locate(
@@ -84,11 +94,12 @@ async def locate(
 
     Raises :class:`~qmt_jupyter.errors.HostNotFound` with the report after ``deadline`` seconds,
     or sooner when every source has given up; :class:`~qmt_jupyter.errors.UdpBlocked`, almost at
-    once, where no UDP leaves this machine and no relay is known; and
+    once, where no UDP leaves this machine and neither a relay nor a last resort is known; and
     :class:`~qmt_jupyter.errors.VersionMismatch` for a host that speaks another version.
     """
     blocked = udp_is_blocked((*hints.addresses, *known), reach)
-    if blocked and hints.relay is None:
+    resorts = tuple(each.name for each in others if each.last_resort)
+    if blocked and hints.relay is None and not resorts:
         deadline = min(deadline, BLOCKED_GRACE)
     race = _Race(host_key, reach, alpn, hurry=blocked is not None)
     try:
@@ -104,16 +115,24 @@ async def locate(
             "The host speaks another version of the exchange.",
             next_step="Update qmt-jupyter on both sides.",
         )
-    raise _not_found(host_key, race.attempts, blocked, hints.relay)
+    raise _not_found(host_key, race.attempts, blocked, hints.relay, resorts)
 
 
 def _not_found(
-    host_key: bytes, attempts: Sequence[Attempt], blocked: str | None, relay: str | None
+    host_key: bytes,
+    attempts: Sequence[Attempt],
+    blocked: str | None,
+    relay: str | None,
+    resorts: Sequence[str],
 ) -> HostNotFound:
     said = "; ".join(str(attempt) for attempt in attempts)
     sentence = f"The host {peer_id.short(peer_id.to_text(host_key))} was not found. {said}."
     error: HostNotFound
-    if blocked:
+    if resorts:
+        # It is there by TCP, and may be again in a moment.
+        why = f"UDP is blocked here ({blocked}). " if blocked else ""
+        error = HostNotFound(f"{why}{sentence}", next_step="Wait a moment, then try again.")
+    elif blocked:
         which = "the link names no relay" if relay is None else f"the relay {relay} did not help"
         error = UdpBlocked(f"UDP is blocked here ({blocked}), and {which}. {sentence}")
     elif relay is not None:
@@ -226,6 +245,10 @@ class _Race:
         running: list[anyio.CancelScope] = []
         seen: set[Place] = set()
         try:
+            if source.last_resort:
+                attempt.outcome, untried = "not tried", attempt.outcome
+                await self._late(LAST_RESORT_AFTER)
+                attempt.outcome = untried
             async with (
                 anyio.create_task_group() as tries,
                 aclosing(source.search(attempt)) as found,
@@ -264,9 +287,14 @@ class _Race:
         running.append(scope)
         tries.start_soon(tried)
 
+    async def _late(self, seconds: float) -> None:
+        """Wait until the race has gone on for so long, where it may be won by UDP."""
+        if not self.hurry:
+            await anyio.sleep(self._started + seconds - time.monotonic())
+
     async def _try(self, attempt: Attempt, place: Place) -> None:
-        if place.is_relay and not self.hurry:
-            await anyio.sleep(self._started + RELAY_AFTER - time.monotonic())
+        if place.is_relay:
+            await self._late(RELAY_AFTER)
         relays = Relays(place.at) if place.is_relay else NO_RELAY
         await anyio.lowlevel.checkpoint()  # one that was given up already opens nothing
         try:
@@ -278,17 +306,22 @@ class _Race:
         except ConfigurationError as error:
             attempt.outcome = error.sentence.rstrip(".")
             return
+        if place.carrier is not None:
+            place.carrier.serve(endpoint.ports)
         addresses, relay = ((), place.at) if place.is_relay else ((place.at,), None)
+        where = place.at if place.carrier is None else "its end"
         connection: Connection | None = None
         try:
             connection = await endpoint.connect(self.host_key, addresses, self.alpn, relay)
         except AlpnMismatch:
             self.other_version = True
-            attempt.outcome = f"speaks another version at {place.at}"
+            attempt.outcome = f"speaks another version at {where}"
         except TransportError:
-            attempt.outcome = f"nobody with the right key at {place.at}"
+            attempt.outcome = f"nobody with the right key at {where}"
         finally:
             if connection is not None and self.winner is None:
+                if place.carrier is not None:
+                    endpoint.carried_by(place.carrier)
                 self.winner = (endpoint, connection)
                 self._scope.cancel()
             else:

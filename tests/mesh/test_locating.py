@@ -336,6 +336,78 @@ async def test_on_a_hub_a_lost_search_says_what_may_be_the_matter(monkeypatch, n
         await search(NOBODY, deadline=0.3)
 
 
+# The last resort -------------------------------------------------------------------------------
+
+
+class Carried:
+    """A carrier that is at the host itself, and notes what is done with it."""
+
+    def __init__(self, at):
+        self.at = at
+        self.ports = None
+        self.kept = self.closed = False
+
+    def serve(self, ports):
+        self.ports = ports
+
+    def keep(self):
+        self.kept = True
+
+    async def close(self):
+        self.closed = True
+
+
+def last_resort(carrier, searched):
+    async def search(attempt):
+        searched.append(attempt)
+        yield locate.Place(carrier.at, carrier=carrier)
+        await asyncio.Event().wait()
+
+    return locate.Source("tunnel", search, last_resort=True)
+
+
+async def test_a_last_resort_that_wins_goes_with_the_endpoint(person, no_lan):
+    service = await person("host").host()
+    carrier, searched = Carried(service.addresses[0]), []
+    endpoint, connection = await search(
+        service.presence.endpoint.public_key, last_resort(carrier, searched)
+    )
+    assert carrier.ports == endpoint.ports
+    assert carrier.kept and not carrier.closed
+    assert connection.path.way == "tunnel" and not connection.path.direct
+    await endpoint.close()
+    assert carrier.closed
+    await service.close()
+
+
+async def test_a_last_resort_waits_for_direct_ways_unless_udp_is_blocked(
+    person, monkeypatch, no_lan
+):
+    monkeypatch.setattr(locate, "LAST_RESORT_AFTER", 1000.0)
+    service = await person("host").host()
+    key, searched = service.presence.endpoint.public_key, []
+    resort = last_resort(Carried(service.addresses[0]), searched)
+    endpoint, connection = await search(key, resort, hints=link.Hints(service.addresses))
+    assert connection.path.direct and not searched
+    await endpoint.close()
+    monkeypatch.setattr(locate, "udp_is_blocked", lambda *_: "Binder lets no UDP out")
+    endpoint, connection = await search(key, resort)
+    assert connection.path.way == "tunnel" and len(searched) == 1
+    await endpoint.close()
+    await service.close()
+
+
+async def test_blocked_udp_is_no_reason_to_give_up_where_there_is_a_last_resort(
+    monkeypatch, dead, no_lan
+):
+    monkeypatch.setattr(locate, "udp_is_blocked", lambda *_: "Binder lets no UDP out")
+    monkeypatch.setattr(locate, "BLOCKED_GRACE", 0.0)
+    with pytest.raises(HostNotFound, match=r"Binder.*tunnel: no answer") as raised:
+        await search(NOBODY, last_resort(Carried(dead), []), deadline=1.0)
+    assert not isinstance(raised.value, UdpBlocked), "it may pass, and is worth waiting for"
+    assert raised.value.report[-1]["seconds"] > 0.5
+
+
 # What is remembered ----------------------------------------------------------------------------
 
 
