@@ -230,7 +230,7 @@ class Mesh(MeshFacts, _Askable):
         return runtime.read(self._mesh.models)
 
     def status(self) -> list[dict[str, Any]]:
-        """One entry a host: connected, direct or relayed, round trip in ms, load, models, expiry.
+        """One entry a host: connected, its path, round trip in ms, load, models, expiry.
 
         ``problem`` says why a host is not there.
         """

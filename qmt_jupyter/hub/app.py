@@ -9,11 +9,11 @@ from typing import Any
 
 from tornado import web
 
-from . import admission, page, scrape, together
+from . import admission, page, scrape, together, tunnel
 from .desk import Desk
 from .requests import Unknown, log_access
 
-PARTS: tuple[ModuleType, ...] = (admission, page, scrape, together)
+PARTS: tuple[ModuleType, ...] = (admission, page, scrape, together, tunnel)
 """Modules with ``routes(desk)``: patterns relative to the prefix, handler classes, arguments."""
 
 
