@@ -11,18 +11,20 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from qmt_jupyter import cli
 from qmt_jupyter.errors import OptionInvalid
+from qmt_jupyter.hub.options import parser as hub_parser
 from qmt_jupyter.notebook.arguments import flags_and_prompt, words
 from qmt_jupyter.notebook.parsers import PARSERS, switches
 from tests.docs.pages import PAGES, Block, blocks, spans
 
 # Flags of other programs that pages speak of.
-FOREIGN = {"--dev", "--api-key-name", "--api-base"}
+FOREIGN = {"--dev", "--api-key-name", "--api-base", "--max-num-seqs"}
 # Pages on what travels and on benchmarks, whose words are no commands of ours.
 OTHERS_WORDS = ("protocol.md", "performance.md")
 
 
-def commands(block: Block) -> list[list[str]]:
-    """The words of each ``qmt`` command in a block for a shell."""
+def arguments_of(program: str, block: Block) -> list[list[str]]:
+    """What each call of ``program`` in a block for a shell is given."""
+    *before, last = program.split()
     lines = block.code.replace("\\\n", " ").splitlines()
     if block.language == "console":
         lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
@@ -31,14 +33,21 @@ def commands(block: Block) -> list[list[str]]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         command: list[str] | None = None
+        passed: list[str] = []
         for word in lexer:
             if set(word) <= set("();<>|&"):
                 command = None
             elif command is not None:
                 command.append(word)
-            elif word == "qmt":
+            elif word == last and passed[len(passed) - len(before) :] == before:
                 found.append(command := [])
+            passed.append(word)
     return found
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each ``qmt`` command in a block for a shell."""
+    return arguments_of("qmt", block)
 
 
 def magics(block: Block) -> list[str]:
@@ -100,7 +109,7 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
     "page", [each for each in PAGES if each.name not in OTHERS_WORDS], ids=lambda page: page.name
 )
 def test_every_flag_and_magic_in_the_text_exists(page):
-    flags = flags_of(cli.parser()) | FOREIGN
+    flags = flags_of(cli.parser()) | flags_of(hub_parser()) | FOREIGN
     for parser in PARSERS.values():
         flags |= flags_of(parser)
     subcommands = next(
