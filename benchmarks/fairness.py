@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.figures import show
+from harness.figures import jain, show
 
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
@@ -57,11 +57,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="shorter, for a first look")
     parser.add_argument("--guests", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def jain(shares: list[int]) -> float:
-    """Jain's fairness index: 1 where all have the same, 1/n where one has everything."""
-    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
 
 
 # The guests' process ----------------------------------------------------------------------------

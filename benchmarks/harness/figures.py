@@ -14,6 +14,11 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def jain(shares: list[int]) -> float:
+    """Jain's fairness index: 1 where all have the same, 1/n where one has everything."""
+    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+
 def show(figures: Mapping[str, float], budgets: Mapping[str, Budget], as_json: bool) -> None:
     """Print one JSON object, or a line a figure with its budget."""
     if as_json:

@@ -45,10 +45,11 @@ class Other:
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
 
-    async def hear(self) -> dict[str, Any]:
+    async def hear(self, patience: float = PATIENCE_S) -> dict[str, Any]:
+        """The next line of facts, waited for so many seconds."""
         assert self.process.stdout is not None
         read = asyncio.get_running_loop().run_in_executor(None, self.process.stdout.readline)
-        line = await asyncio.wait_for(asyncio.shield(read), PATIENCE_S)
+        line = await asyncio.wait_for(asyncio.shield(read), patience)
         if not line:
             raise SystemExit("another process of the benchmark ended early")
         facts: dict[str, Any] = json.loads(line)
