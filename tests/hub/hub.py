@@ -8,6 +8,7 @@ test's process, however that ends (see ``keeper.py``).
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -67,6 +68,15 @@ c = get_config()  # noqa
 c.JupyterHub.spawner_class = OwnFolders
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0}}  # no waiting for one before the next
 c.merge(pickle.loads(Path({pickled!r}).read_bytes()))
+"""
+
+# ``--model slow:0.05``: the model "echo", which takes that many seconds for each word, and repeats
+# what it is told as long as the request allows.
+_SLOW_ECHO = """
+from qmt_jupyter.providers.echo import Echo
+
+def make(delay, options):
+    return Echo(slots=options.slots, delay=float(delay), repeat=True)
 """
 
 
@@ -225,7 +235,9 @@ class Server:
 
         made = self.api("POST", "kernels", {"name": "python3"})["id"]
         address = f"ws{self.url.removeprefix('http')}api/kernels/{made}/channels"
-        self._kernels.append(Kernel(address, [f"Authorization: token {self.token}"]))
+        made_by = [f"Authorization: token {self.token}"]
+        interrupt = functools.partial(self.api, "POST", f"kernels/{made}/interrupt")
+        self._kernels.append(Kernel(address, made_by, interrupt))
         return self._kernels[-1]
 
     def begin(self, code: str) -> Any:
@@ -235,6 +247,10 @@ class Server:
     def run(self, code: str, seconds: float = 60) -> str:
         """All that stands below a cell of ``code`` at its end; CellFailedError where it fails."""
         return str(self.begin(code).wait(seconds))
+
+    def interrupt(self) -> None:
+        """Stop what the first kernel runs, as by the square button."""
+        self._kernels[0].interrupt()
 
     def close(self) -> None:
         for kernel in self._kernels:
@@ -274,19 +290,22 @@ class Hub:
         self._servers: dict[str, Server] = {}
         self._running: dict[str, Kept] = {}
         self._tokens: dict[str, str] = {}
+        self._process: Kept | None = None
         self.homes.mkdir(parents=True)
-        (root / "without").mkdir()
-        (root / f"without/{SLOW}.py").write_text("raise ImportError('not in a test')")
+        self._install(root / "site")
         groups = {name: list(members) for name, members in (groups or {}).items()}
         everybody = {*users, *(one for members in groups.values() for one in members)}
         self._write_configuration(sorted(everybody), groups, configure, text, lab)
         command = [sys.executable, "-m", "jupyterhub", "-f", str(root / "jupyterhub_config.py")]
-        self._process = Kept(command, self._environment(root / "hub"), root / "hub.log")
+        environment = self.environment(root / "hub")
         try:
-            self._wait(lambda: self._answers(f"{self.api_url}/health"), self._process)
+            # The Hub waits a second for each that is not there when it starts.
+            for name in self.services:
+                self._start(name)
+            self._process = Kept(command, environment, root / "hub.log")
             self._wait(lambda: self._answers(f"{self.url}hub/health"), self._process)
             for name in self.services:
-                self.start_service(name)
+                self._wait_for_service(name)
         except BaseException:
             self.stop()
             raise
@@ -296,6 +315,19 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _install(self, site: Path) -> None:
+        """What all processes of this Hub can import: the model, and less than there is."""
+        information = site / "slow_echo-1.0.dist-info"
+        information.mkdir(parents=True)
+        (site / "slow_echo.py").write_text(_SLOW_ECHO, encoding="utf-8")
+        (information / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: slow-echo\nVersion: 1.0\n"
+        )
+        (information / "entry_points.txt").write_text(
+            "[qmt_jupyter.providers]\nslow = slow_echo:make\n"
+        )
+        (site / f"{SLOW}.py").write_text("raise ImportError('not in a test')")
 
     def _write_configuration(
         self,
@@ -350,11 +382,12 @@ class Hub:
         written = _CONFIGURATION.format(homes=str(self.homes), pickled=str(pickled)) + text
         (self.root / "jupyterhub_config.py").write_text(written, encoding="utf-8")
 
-    def _environment(self, home: Path, **more: str) -> dict[str, str]:
+    def environment(self, home: Path, **more: str) -> dict[str, str]:
+        """For a program with a home of its own, outside of the Hub's reach."""
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         home.mkdir(parents=True, exist_ok=True)
         beside = str(Path(sys.executable).parent)
-        paths = [str(self.root / "without"), *filter(None, [passed_on.get("PYTHONPATH")])]
+        paths = [str(self.root / "site"), *filter(None, [passed_on.get("PYTHONPATH")])]
         passed_on["PYTHONPATH"] = os.pathsep.join(paths)
         passed_on["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
         ours = {
@@ -369,19 +402,25 @@ class Hub:
 
     def _answers(self, url: str) -> bool:
         try:
-            return ask("GET", url, timeout=5).status < 500
+            return ask("GET", url, timeout=5).status == 200
         except OSError:
             return False
 
-    def _wait(self, condition: Callable[[], bool], process: Kept, seconds: float = 90) -> None:
+    def _wait(
+        self, condition: Callable[[], bool], process: Kept | None, seconds: float = 90
+    ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > deadline or not process.runs:
-                raise RuntimeError(f"It did not start:\n{process.tail()}\n{self._process.tail()}")
+            if time.monotonic() > deadline or process is None or not process.runs:
+                raise RuntimeError(f"It did not start:\n{process.tail()}\n{self.log[-4000:]}")
             time.sleep(0.05)
 
     def start_service(self, name: str) -> None:
         """Start an external service, and wait until it answers through the Hub's proxy."""
+        self._start(name)
+        self._wait_for_service(name)
+
+    def _start(self, name: str) -> None:
         service = self.services[name]
         given = {
             "JUPYTERHUB_SERVICE_NAME": name,
@@ -393,10 +432,12 @@ class Hub:
         }
         home = self.root / "services" / name
         program = service.command or [sys.executable, "-m", "qmt_jupyter.hub", *service.arguments]
-        environment = self._environment(home, **given, **service.environment)
-        kept = self._running[name] = Kept(program, environment, home / "service.log")
+        environment = self.environment(home, **given, **service.environment)
+        self._running[name] = Kept(program, environment, home / "service.log")
+
+    def _wait_for_service(self, name: str) -> None:
         address = f"{self.url}services/{name}/health"
-        self._wait(lambda: self._answers(address), kept)
+        self._wait(lambda: self._answers(address), self._running[name])
 
     def stop_service(self, name: str) -> None:
         """End an external service as its machine does when it shuts down."""
@@ -411,7 +452,8 @@ class Hub:
 
     @property
     def log(self) -> str:
-        return self._process.log.read_text(encoding="utf-8", errors="replace")
+        path = self.root / "hub.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def api(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> Any:
         """The Hub's own API, as its administrator; RefusedError where the answer is 400 or more."""
@@ -450,7 +492,7 @@ class Hub:
         model = self.api("GET", f"users/{urllib.parse.quote(user)}")
         server = (model.get("servers") or {}).get("")
         if server is None:
-            raise RuntimeError(f"{user}'s server did not start:\n{self._process.tail()}")
+            raise RuntimeError(f"{user}'s server did not start:\n{self.log[-4000:]}")
         return bool(server["ready"])
 
     def stop_server(self, user: str) -> None:
@@ -481,4 +523,5 @@ class Hub:
         self._servers.clear()
         for name in list(self._running):
             self.stop_service(name)
-        self.left_behind += self._process.stop()
+        if self._process is not None:
+            self.left_behind += self._process.stop()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 
 import websocket
 
@@ -38,6 +39,12 @@ class Cell:
             raise CellFailedError(f"still running after {seconds} s, so far:\n{self.text}")
         if self.error:
             raise CellFailedError(f"{self.text}\n{self.error}")
+        return self.text
+
+    def finish(self, seconds: float = 30) -> str:
+        """The whole text, however the cell ends."""
+        if not self._over.wait(seconds):
+            raise CellFailedError(f"still running after {seconds} s")
         return self.text
 
     def wait_for(self, words: str, seconds: float = 30) -> str:
@@ -80,7 +87,8 @@ class Cell:
 class Kernel:
     """Reads in a thread of its own, which ends with :meth:`close`."""
 
-    def __init__(self, url: str, headers: list[str]) -> None:
+    def __init__(self, url: str, headers: list[str], interrupt: Callable[[], object]) -> None:
+        self.interrupt = interrupt
         self._session = uuid.uuid4().hex
         self._cells: dict[str, Cell] = {}
         self._socket = websocket.create_connection(url, header=headers, timeout=30)
