@@ -20,8 +20,9 @@ from ..identity import keys
 from ..identity.link import Link
 from ..identity.peer_id import short
 from ..mesh.ending import end
-from ..mesh.endpoint import CLOSE_NORMAL, Path, TransportError
+from ..mesh.endpoint import CLOSE_NORMAL, TransportError
 from ..mesh.locate import DEADLINE
+from ..mesh.path import Path
 from ..wire import messages
 from ..wire.frames import FrameError
 from .asking import ask_frame
@@ -34,8 +35,7 @@ from .refusal import from_remote
 from .returning import LONGEST_PAUSE, Away, Backoff, is_worth_waiting, may_pass
 
 Refresh = Callable[["HostLink"], Awaitable[bool]]
-
-# Where the service that knows the host's place does not answer; a newer link may be better.
+# Seconds for a search whose link a service would renew, but does not answer.
 _WITH_AN_OLD_LINK = 3.0
 
 log = logging.getLogger(__name__)

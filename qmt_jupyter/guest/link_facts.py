@@ -6,7 +6,7 @@ from typing import Any
 
 from ..harmless import printable
 from ..identity.invite import Invite
-from ..mesh.endpoint import Path
+from ..mesh.path import Path
 from ..wire import messages
 
 

@@ -25,7 +25,8 @@ _SUMS = (
 _OF_USER = (
     "SELECT CAST(asked_at / 3600 AS INTEGER) * 3600 AS hour, sum(prompt_tokens), "
     "sum(completion_tokens) FROM requests WHERE membership_id IN "
-    "(SELECT membership_id FROM memberships JOIN invites USING (invite_id) WHERE user = ? AND user != '') "
+    "(SELECT membership_id FROM memberships JOIN invites USING (invite_id) "
+    "WHERE user = ? AND user != '') "
     "AND asked_at >= ? GROUP BY hour ORDER BY hour"
 )
 
