@@ -9,23 +9,30 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import anyio
 import pytest
 
 from qmt_jupyter.errors import (
+    AdmissionRefused,
     HomeNotWritable,
     InviteUsedUp,
     LedgerDamaged,
     LedgerNewer,
+    MembershipEnded,
     NotHosting,
     RecordsUnwritable,
+    Revoked,
 )
 from qmt_jupyter.host import ledger as ledgers
-from qmt_jupyter.host import owner, records
+from qmt_jupyter.host import owner, records, seat_records
+from qmt_jupyter.host.allowance import Allowance
+from qmt_jupyter.host.calendar import QUARTER
 from qmt_jupyter.host.granting import ReachFile, Terms
 from qmt_jupyter.host.ledger import FILE, Ledger, open_for_reading, open_for_writing
 from qmt_jupyter.host.limits import UNLIMITED, Limits
+from qmt_jupyter.host.membership import Register
 from qmt_jupyter.host.rows import InviteRecord, Membership, Request
 from qmt_jupyter.identity import keys
 from qmt_jupyter.identity.link import Hints
@@ -446,4 +453,175 @@ async def test_opening_ends_what_a_host_that_died_left_running(tmp_path):
     ledger, snapshot = await Ledger.open(tmp_path, lambda changes: None, NOW)
     assert (snapshot.totals[None].running, snapshot.totals[None].ended) == (0, {"lost": 1})
     assert snapshot.recent[0].ended_at == NOW
+    await ledger.close()
+
+
+# Seats ----------------------------------------------------------------------------------------
+
+DAY = 86400.0
+FIRST_SCHEMA = records.MIGRATIONS[:1]
+
+
+def seat(invite_id, user="alice", guest="lab", ends=NOW + 900, revoked_at=None):
+    return InviteRecord(
+        invite_id, "Class", NOW, int(ends), 1, UNLIMITED, revoked_at, user=user, guest=guest
+    )
+
+
+def sit(connection, invite_id, *asked_at, tokens=10, **facts):
+    """A seat through which something was asked at these times."""
+    made_seat = seat(invite_id, **facts)
+    seat_records.put_seat(connection, made_seat)
+    membership = Membership(f"member-{invite_id}", invite_id, made_seat.guest, "", NOW)
+    connection.execute(
+        "INSERT INTO memberships VALUES (?, ?, ?, ?, ?, NULL)",
+        (membership.membership_id, invite_id, membership.guest_id, "", NOW),
+    )
+    first = records.read(connection).next_request_id
+    rows = [
+        Request(first + n, membership.membership_id, "a", when, 0.0, 0.1, tokens, 0, False, when, "completed")
+        for n, when in enumerate(asked_at)
+    ]  # fmt: skip
+    records.put_requests(connection, rows)
+
+
+def test_a_file_of_before_there_were_seats_is_brought_up_to_date(tmp_path, monkeypatch):
+    keys.load_or_create(tmp_path / "identity.key")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(records, "MIGRATIONS", FIRST_SCHEMA)
+        earlier.setattr(records, "require_shape", lambda _: None)
+        connection = open_for_writing(tmp_path)
+        connection.execute(
+            "INSERT INTO invites VALUES ('invite-1', 'Team', ?, 0, 3, '{\"tokens\": 5}', NULL)",
+            (NOW,),
+        )
+        connection.execute(
+            "INSERT INTO memberships VALUES ('m', 'invite-1', 'g', '', ?, NULL)", (NOW,)
+        )
+        connection.close()
+    # Before a host has been started again, too.
+    (invite,) = owner.usage(tmp_path)["invites"]
+    assert (invite["uses"], invite["limits"]) == (1, {"tokens": 5})
+    connection = open_for_writing(tmp_path)
+    assert ledgers.version_of(connection) == len(records.MIGRATIONS)
+    snapshot = records.read(connection)
+    (kept,) = snapshot.invites
+    assert (kept.user, kept.guest, kept.max_uses) == ("", "", 3)
+    assert snapshot.seats.allowances == {}
+    assert records.admit(connection, member("g")).membership_id == "m"
+    seat_records.put_seat(connection, seat("seat-1"))
+    connection.close()
+
+
+def test_a_seat_admits_its_own_identity_alone_while_it_holds(tmp_path):
+    connection = open_for_writing(tmp_path)
+    seat_records.put_seat(connection, seat("seat-1"))
+    for wanted, error in (
+        (Membership("m", "seat-1", "mallory", "", NOW), AdmissionRefused),
+        (Membership("m", "seat-1", "lab", "", NOW + 901), MembershipEnded),
+    ):
+        with pytest.raises(error):
+            records.admit(connection, wanted)
+    assert records.read(connection).memberships == ()
+    first = records.admit(connection, Membership("m", "seat-1", "lab", "", NOW))
+    seat_records.put_seat(connection, seat("seat-1", ends=NOW + 1800))
+    seat_records.put_seat(connection, seat("seat-1", ends=NOW + 100))
+    (kept,) = records.read(connection).invites
+    assert (kept.expires_at, kept.user, kept.guest) == (NOW + 1800, "alice", "lab")
+    again = records.admit(connection, Membership("other", "seat-1", "lab", "", NOW + 901))
+    assert again.membership_id == first.membership_id
+    records.revoke(connection, "seat-1", NOW + 902)
+    seat_records.put_seat(connection, seat("seat-1", ends=NOW + 9000))
+    with pytest.raises(Revoked):
+        records.admit(connection, Membership("other", "seat-1", "lab", "", NOW + 903))
+    connection.close()
+
+
+def test_what_users_may_take_is_kept_as_it_was_set_last(tmp_path):
+    connection = open_for_writing(tmp_path)
+    name = "o'Brien; DROP TABLE invites --"
+    seat_records.put_allowance(connection, name, Allowance(tokens_per_day=5))
+    seat_records.put_allowance(connection, name, Allowance(paused=True, zone="Europe/Berlin"))
+    seat_records.put_allowance(connection, "bob", Allowance())
+    found = records.read(connection).seats.allowances
+    assert found == {name: Allowance(paused=True, zone="Europe/Berlin"), "bob": Allowance()}
+    # A zone that this machine does not know any more takes nobody's records away.
+    connection.execute("UPDATE allowances SET allowance = replace(allowance, 'Berlin', 'Atlantis')")
+    assert records.read(connection).seats.allowances[name] == Allowance(paused=True)
+    connection.close()
+
+
+def test_an_allowance_that_cannot_be_read_is_damage(tmp_path):
+    for damage in ("nonsense", "[]", '{"tokens_per_day": -5}', '{"unknown": 1}'):
+        connection = open_for_writing(tmp_path)
+        connection.execute("INSERT INTO allowances VALUES ('alice', ?)", (damage,))
+        connection.close()
+        with pytest.raises(LedgerDamaged):
+            open_for_writing(tmp_path)
+
+
+def test_seats_that_are_over_are_not_read_and_their_users_keep_what_they_used(tmp_path):
+    connection = open_for_writing(tmp_path)
+    now = NOW + 40 * DAY
+    sit(connection, "long-over", NOW, NOW + 60)
+    sit(connection, "over", now - 5 * DAY, now - 5 * DAY + 100, ends=now - 4 * DAY)
+    sit(connection, "still", now - 60, guest="home", ends=now + 900)
+    sit(connection, "another", now - 60, user="bob", ends=now - 1)
+    seat_records.put_seat(connection, seat("never-used", ends=NOW))
+    seat_records.put_seat(connection, seat("not-used-yet", ends=now + 900))
+    records.add_invite(connection, made())
+    snapshot = records.read(connection, now=now)
+    assert [each.invite_id for each in snapshot.invites] == [
+        "still", "another", "not-used-yet", "invite-1",
+    ]  # fmt: skip
+    assert {each.invite_id for each in snapshot.memberships} == {"still", "another"}
+    assert snapshot.seats.past["alice"].requests == 4
+    assert "bob" not in snapshot.seats.past
+    quarter = int((now - 60) // QUARTER)
+    assert snapshot.seats.spent["bob"] == {quarter: 10}
+    assert sum(snapshot.seats.spent["alice"].values()) == 30, "what is older is no month's any more"
+    register = Register.from_snapshot(snapshot, wall=now, clock=0.0)
+    for name, used in (("alice", 50), ("bob", 10)):
+        assert register.users.of(name).usage().prompt_tokens == used
+    before = {user.name: user.usage().as_dict() for user in register.users}
+    register.forget_seats(now + 2 * DAY)
+    assert [each.record.invite_id for each in register.granted] == ["invite-1"]
+    assert {user.name: user.usage().as_dict() for user in register.users} == before
+    seat_records.forget_unused(connection, now)
+    kept = {each.invite_id for each in records.read(connection).invites}
+    assert kept == {"long-over", "over", "still", "another", "not-used-yet", "invite-1"}
+    connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_host_that_comes_back_lets_go_of_seats_that_nobody_used(tmp_path):
+    connection = open_for_writing(tmp_path)
+    seat_records.put_seat(connection, seat("never-used", ends=NOW - DAY))
+    connection.execute(
+        "INSERT INTO memberships VALUES ('m', 'never-used', 'lab', '', ?, NULL)", (NOW,)
+    )
+    connection.close()
+    await (await open_ledger(tmp_path)).close()
+    connection = open_for_writing(tmp_path)
+    assert records.read(connection).invites == ()
+    connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_seat_that_its_owner_revokes_from_elsewhere_is_noticed(tmp_path):
+    keys.load_or_create(tmp_path / "identity.key")
+    noticed = []
+    ledger = await open_ledger(tmp_path, noticed.append)
+    ledger.look_every = 0.02
+    # The one that is over would fill every later look at what was revoked.
+    for name, ends in (("seat-over", NOW), ("seat-here", time.time() + 900)):
+        await ledger.write(
+            lambda db, name=name, ends=ends: seat_records.put_seat(db, seat(name, ends=ends))
+        )
+        await asyncio.to_thread(owner.revoke, tmp_path, name)
+    with anyio.fail_after(5):
+        while not noticed:
+            await asyncio.sleep(0.01)
+    assert [key for each in noticed for key in each.revoked] == ["seat-here"]
+    assert [key for each in noticed for key in each.invites] == []
     await ledger.close()

@@ -12,8 +12,8 @@ from qmt_jupyter.errors import Busy
 from qmt_jupyter.host.queue import FairQueue
 
 
-def enter(queue, guest="a", cost=10, size=1, now=0.0):
-    return queue.enter(guest, cost, size, now)
+def enter(queue, guest="a", cost=10, size=1, now=0.0, weight=1):
+    return queue.enter(guest, cost, size, now, weight)
 
 
 def test_as_many_run_as_there_are_slots():
@@ -237,3 +237,83 @@ def test_nobody_is_pushed_out_for_a_newcomer_that_is_refused_all_the_same():
         enter(queue, "huge", size=100)
     assert not any(ticket.pushed_out for ticket in many)
     assert queue.waiting == 3
+
+
+# Weights --------------------------------------------------------------------------------------
+
+
+def test_of_those_who_wait_equally_near_the_heavier_goes_first_and_then_waits_for_the_others():
+    queue = FairQueue(1)
+    running = enter(queue, "blocker")
+    students = [enter(queue, f"student {n}") for n in range(5)]
+    staff = [enter(queue, "staff", weight=4) for _ in range(2)]
+    assert [ticket.position for ticket in staff] == [0, 6]
+    queue.leave(running, 1.0)
+    assert staff[0].has_slot
+    queue.leave(staff[0], 2.0, 10)
+    assert students[0].has_slot
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.sampled_from([1, 2, 4, 10, 100]), min_size=2, max_size=6),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+def test_who_contends_gets_tokens_by_weight(slots, weights, seed):
+    chance = random.Random(seed)
+    queue = FairQueue(slots)
+    longest, taken, now = 50, dict.fromkeys(range(len(weights)), 0), 0.0
+
+    def ask(guest):
+        return queue.enter(guest, chance.randint(1, longest), 1, now, weights[guest])
+
+    # Everybody always has more waiting than slots could take.
+    tickets = [ask(guest) for guest in taken for _ in range(slots + 1)]
+    for step in range(1500):
+        now = float(step)
+        ticket = chance.choice([each for each in tickets if each.has_slot])
+        tickets.remove(ticket)
+        tokens = chance.randint(1, ticket.cost)
+        taken[ticket.guest] += tokens
+        queue.leave(ticket, now, tokens)
+        tickets.append(ask(ticket.guest))
+    shares = [taken[guest] / weight for guest, weight in enumerate(weights)]
+    # What runs is charged by its guess: a slot's worth of requests, by each one's weight.
+    assert max(shares) - min(shares) <= 2 * (slots + 2) * longest
+
+
+@given(st.integers(1, 3), st.integers(1, 8), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+def test_nobody_starves_however_heavy_the_others_are(slots, heavy, seed):
+    chance = random.Random(seed)
+    queue = FairQueue(slots)
+    tickets = [queue.enter(f"heavy {n}", 10, 1, 0.0, 100) for n in range(heavy) for _ in range(4)]
+    light = queue.enter("light", 10, 1, 0.0, 1)
+    served = 0
+    while not light.has_slot:
+        ticket = chance.choice([each for each in tickets if each.has_slot])
+        tickets.remove(ticket)
+        served += 1
+        queue.leave(ticket, float(served), 10)
+        tickets.append(queue.enter(ticket.guest, 10, 1, float(served), 100))
+        # Each of the others gets no more than its weight's worth of such requests before.
+        assert served <= heavy * 101 + slots
+    assert light.has_slot
+
+
+def test_positions_are_told_in_the_order_of_serving_with_weights_too():
+    queue = FairQueue(1)
+    running = enter(queue, "blocker")
+    waiting = [
+        enter(queue, name, cost=cost, weight=weight)
+        for name, cost, weight in (("a", 30, 1), ("b", 10, 3), ("c", 20, 2))
+        for _ in range(6)
+    ]
+    while waiting:
+        first = min(waiting, key=lambda ticket: ticket.position)
+        assert sorted(ticket.position for ticket in waiting) == list(range(len(waiting)))
+        queue.leave(running, 1.0, running.cost)
+        assert first.has_slot
+        running = first
+        waiting.remove(first)

@@ -18,10 +18,11 @@ from qmt_jupyter.errors import (
     Revoked,
     TooManyAtOnce,
 )
+from qmt_jupyter.host import seat_records
 from qmt_jupyter.host.allowance import NO_LIMITS, Allowance
 from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.wire import messages
-from tests.mesh.conftest import question, texts, until
+from tests.mesh.conftest import RawGuest, question, texts, until
 
 pytestmark = pytest.mark.anyio
 
@@ -240,6 +241,125 @@ async def test_a_restart_keeps_pause_counts_and_seats(person):
         await texts(mesh)
     assert (await seat(service, "alice", alice)).invite.invite_id == granted.invite.invite_id
     await mesh.close()
+    await service.close()
+
+
+async def test_an_older_token_of_a_renewed_seat_works_until_its_own_end_and_for_its_guest(person):
+    service = await person("host").host()
+    alice = person("alice")
+    older = await seat(service, "alice", alice, lifetime=4)
+    newer = await seat(service, "alice", alice, lifetime=600)
+    with pytest.raises(AdmissionRefused):
+        await person("mallory").join(newer)
+    mesh = await alice.join(older)
+    await until(lambda: time.time() > older.invite.expires_at + 1)
+    assert "".join(await texts(mesh)) == "one two three", "who is in stays as long as the seat"
+    raw = await RawGuest.connect(newer)
+    refused = await raw.greet(raw.greeting(older.invite.token, identity=alice.identity()))
+    assert (type(refused), refused.code) == (messages.Refusal, "invite-expired")
+    await raw.close()
+    await mesh.close()
+    await (await alice.join(newer)).close()
+    await service.close()
+
+
+async def test_calls_side_by_side_give_the_same_seat(person):
+    service = await person("host").host()
+    alice, granted = person("alice"), []
+
+    async def ask():
+        granted.append(await seat(service, "alice", alice))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(ask)
+    assert len({each.invite.invite_id for each in granted}) == 1
+    assert len(of(service, "alice")["seats"]) == 1
+    await service.close()
+
+
+async def test_one_seat_may_be_ended_and_the_users_others_go_on(person):
+    service = await person("host").host(slow())
+    home, lab = person("home"), person("lab")
+    meshes = [await each.join(await seat(service, "alice", each)) for each in (home, lab)]
+    kept, ended = Asking(meshes[0]), Asking(meshes[1])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kept.run)
+        tasks.start_soon(ended.run)
+        await until(lambda: kept.pieces > 5 and ended.pieces > 5)
+        assert await service.seating.end("alice", lab.identity().peer_id) == 1
+        await until(lambda: ended.error is not None)
+        reached = kept.pieces
+        await until(lambda: kept.pieces > reached + 5)
+        assert kept.error is None
+        tasks.cancel_scope.cancel()
+    guests = [each["guest"] for each in of(service, "alice")["seats"]]
+    assert guests == [home.identity().peer_id]
+    for each in (*meshes, service):
+        await each.close()
+
+
+async def test_a_pause_takes_what_waits_out_of_the_queue(person):
+    service = await person("host").host(slow(slots=1))
+    first = await person("bob").join(await seat(service, "bob", person("bob")))
+    mesh = await person("alice").join(await seat(service, "alice", person("alice")))
+    running, waiting = Asking(first), Asking(mesh)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(running.run)
+        await until(lambda: running.pieces > 5)
+        tasks.start_soon(waiting.run)
+        await until(lambda: of(service, "alice")["waiting"] == 1)
+        await service.seating.allow("alice", Allowance(paused=True))
+        await until(lambda: waiting.error is not None)
+        assert type(waiting.error) is Paused
+        assert of(service, "alice")["waiting"] == service.status()["waiting"] == 0
+        assert of(service, "alice")["tokens_today"] == 0, "what never ran took nothing"
+        tasks.cancel_scope.cancel()
+    for each in (first, mesh, service):
+        await each.close()
+
+
+async def test_all_seats_of_a_user_wait_in_one_line_and_priority_goes_first(person):
+    service = await person("host").host(Echo(slots=1, delay=0.002, repeat=True))
+    seats = [("ann", "lab", 1), ("ann", "home", 1), ("ben", "ben", 1), ("zoe", "zoe", 4)]
+    asked, meshes = [], []
+    block = await person("blocker").join(await seat(service, "blocker", person("blocker")))
+    blocker = Asking(block)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(blocker.run)
+        await until(lambda: blocker.pieces > 5)
+        for number, (user, name, priority) in enumerate(seats):
+            granted = await seat(service, user, person(name), Allowance(priority=priority))
+            meshes.append(await person(name).join(granted))
+            asked.append(Asking(meshes[-1]))
+            tasks.start_soon(asked[-1].run)
+            await until(lambda number=number: service.status()["waiting"] == number + 1)
+        # Zoe first; then ann and ben in turn, and ann's other seat only after ben.
+        await until(lambda: [m.status()[0]["waiting"] for m in meshes] == [[1], [3], [2], [0]])
+        tasks.cancel_scope.cancel()
+    for each in (*meshes, block, service):
+        await each.close()
+
+
+async def test_a_seat_that_ended_is_forgotten_and_what_it_used_is_not(person, monkeypatch):
+    host, alice = person("host"), person("alice")
+    service = await host.host()
+    mesh = await alice.join(await seat(service, "alice", alice))
+    await texts(mesh)
+    await until(lambda: of(service, "alice")["tokens_today"] == 6)
+    await service.seating.end("alice")
+    await mesh.close()
+    await until(lambda: not service.activity()["guests"])
+    monkeypatch.setattr(seat_records, "SEAT_KEPT", -3600.0)
+    service.seating.forget(time.time() + 100)
+    (user,) = service.usage()["users"]
+    assert (user["seats"], user["requests"], user["prompt_tokens"]) == ([], 1, 3)
+    assert of(service, "alice")["completion_tokens"] == 3
+    await service.close()
+    service = await host.host()
+    (again,) = service.usage()["users"]
+    assert again == user
+    assert of(service, "alice")["tokens_month"] == 6
     await service.close()
 
 
