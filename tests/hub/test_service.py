@@ -17,6 +17,7 @@ from qmt_jupyter.hub import configure
 from qmt_jupyter.identity import keys
 from qmt_jupyter.settings import Settings
 from tests.hub.hub import Service, free_port
+from tests.hub.test_metrics import samples
 
 MANAGED, EXTERNAL = "qmt", "qmt-node"
 METRICS_TOKEN = secrets.token_hex(16)
@@ -174,6 +175,13 @@ def test_a_forged_and_a_foreign_token_get_nothing(hub):
 def test_metrics_are_for_who_has_the_scope(hub):
     address = f"services/{MANAGED}/metrics"
     assert hub.ask("GET", address, token=METRICS_TOKEN).status == 200
+    # As Prometheus sends it, and for all services of the Hub.
+    bearer = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+    for name in (MANAGED, EXTERNAL):
+        told = hub.ask("GET", f"services/{name}/metrics", headers=bearer)
+        assert samples(told.body)["qmt_slots", ()] > 0
+        for path in ("api/state", "api/node"):
+            assert hub.ask("GET", f"services/{name}/{path}", headers=bearer).status in (401, 403)
     assert hub.ask("GET", address, token=hub.token_of("ann")).status == 403
     assert hub.ask("GET", address, token=secrets.token_hex(16)).status == 401
 
