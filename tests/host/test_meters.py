@@ -133,6 +133,23 @@ async def test_a_completed_answer_is_counted_with_its_times():
     assert said(report["failed"]) == said(report["refused"]) == {}
 
 
+async def test_a_longer_answer_is_looked_at_no_more_often():
+    async def calls(pieces):
+        books = Books(Scripted(*[piece("a")] * pieces, piece("b", "stop")))
+        made = []
+
+        class Watched(Meters):
+            def __getattribute__(self, name):
+                made.append(name)
+                return super().__getattribute__(name)
+
+        books.book.meters = Watched()
+        await books.replies()
+        return made
+
+    assert await calls(1000) == await calls(20) != []
+
+
 async def test_who_gives_up_waiting_has_waited_and_said_nothing():
     books = Books(Scripted(piece("a"), piece("b", "stop"), spent(7, 2)))
     first, second = books.answer(), books.answer()
