@@ -68,7 +68,13 @@ def home(tmp_path, monkeypatch):
     directory = tmp_path / "home"
     monkeypatch.setenv("QMT_HOME", str(directory))
     monkeypatch.setenv("QMT_INTERFACES", "127.0.0.1")
-    for variable in ("QMT_INVITE", "QMT_BOOTSTRAP", "QMT_DHT"):
+    for variable in (
+        "QMT_INVITE",
+        "QMT_BOOTSTRAP",
+        "QMT_DHT",
+        "QMT_HUB_URL",
+        "JUPYTERHUB_API_TOKEN",
+    ):
         monkeypatch.delenv(variable, raising=False)
     return directory
 

@@ -126,9 +126,14 @@ class Desk:
         return Seated(made.url, person.name, made.expires_at or 0)
 
     async def give_up(self, person: Person, guest: str) -> None:
-        """End a seat of the person's own; nothing happens where there is none."""
+        """End a seat of the person's own; nothing happens where there is none.
+
+        Nor where somebody is connected by it: another kernel of the same home, or a terminal.
+        """
         _require_guest(guest)
         async with self._turn(person.name):
+            if (await self._live()).get((person.name, guest)):
+                return
             self._watch.forget(person.name, guest)
             await self.host.end_seat(person.name, guest, sentence="The seat was given up.")
 
@@ -275,15 +280,19 @@ class Desk:
         finally:
             await self._watch.close()
 
-    async def _look(self, unknown_ones_end: bool) -> None:
-        """``unknown_ones_end``: so do seats from before the start that were not renewed since."""
+    async def _live(self) -> dict[tuple[str, str], int]:
+        """The seats that have not ended, and how many connections each has."""
         now = time.time()
-        live = {
+        return {
             (each["user"], seat["guest"]): seat["connections"]
             for each in await self.host.seats()
             for seat in each["seats"]
             if seat["expires_at"] > now
         }
+
+    async def _look(self, unknown_ones_end: bool) -> None:
+        """``unknown_ones_end``: so do seats from before the start that were not renewed since."""
+        live = await self._live()
         self._watch.look({seat for seat, connections in live.items() if connections})
         if unknown_ones_end:
             for user, guest in live:

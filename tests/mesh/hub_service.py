@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from qmt_jupyter import runtime
 from qmt_jupyter.guest.hub.services import Service
-from qmt_jupyter.host.granting import Terms
+from qmt_jupyter.host.allowance import Allowance
 from qmt_jupyter.host.service import HostService
+from qmt_jupyter.providers.echo import Echo
+from tests.mesh.conftest import Person
 
 TOKEN = "0123456789abcdef-the-token-of-alice's-server"
 
@@ -44,12 +48,14 @@ class Scripted:
         return Service(self.url)
 
     async def seat(self, user: str, guest: str):
-        if guest not in self.invites:
-            self.invites[guest] = await self.host.invite(Terms("Lab", 1, self.lifetime))
-        return self.invites[guest]
+        seating = self.host.seating
+        made = await seating.seat(user, guest, Allowance(), "Lab", self.lifetime)
+        self.invites[guest] = made
+        return made
 
     async def end_seat(self, guest: str) -> None:
-        await self.host.revoke(self.invites.pop(guest).invite.invite_id)
+        assert await self.host.seating.end("alice", guest) == 1
+        del self.invites[guest]
 
 
 class SeatHandler(RequestHandler):
@@ -126,3 +132,23 @@ async def serving(host: HostService, **known: Any):
     ) as origin:
         scripted.url = f"{origin}/services/qmt/"
         yield scripted
+
+
+@contextmanager
+def in_background(home: Path):
+    """The same in the runtime's loop, for callers without one, with a host that echoes."""
+
+    async def start():
+        host = await Person(home).host(Echo(slots=4))
+        served = serving(host)
+        return host, served, await served.__aenter__()
+
+    async def stop():
+        await served.__aexit__(None, None, None)
+        await host.close()
+
+    host, served, scripted = runtime.call(start)
+    try:
+        yield scripted
+    finally:
+        runtime.call(stop)
