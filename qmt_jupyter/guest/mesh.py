@@ -57,7 +57,7 @@ class GuestMesh:
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
         self._adding: set[HostLink] = set()
-        self.seats = Seats(self, identity.peer_id)
+        self.seats = Seats(self, finder, identity.peer_id)
         self._closed = False
         self._leaving: asyncio.Task[None] | None = None
 

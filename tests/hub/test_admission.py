@@ -266,17 +266,26 @@ async def test_another_identity_cannot_use_the_seat(tmp_path):
 async def test_a_seat_that_is_given_up_is_over(tmp_path):
     async with opened(tmp_path) as made:
         _, seat = await made.seat("ann's")
-        async with await aio.join(seat["link"]):
-            # Not by another user, and not by who is nobody.
-            for token, status in (("zoe's", 204), ("forged", 401)):
-                answer, _ = await made.ask("DELETE", "api/seat", token, {"guest": own_id()})
-                assert answer.code == status
-            assert await made.seats_of("ann")
-            answer, body = await made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()})
-            assert (answer.code, body) == (204, None)
-            await until(lambda: _none(made.seats_of("ann")))
+        # Not by another user, and not by who is nobody.
+        for token, status in (("zoe's", 204), ("forged", 401)):
+            answer, _ = await made.ask("DELETE", "api/seat", token, {"guest": own_id()})
+            assert answer.code == status
+        assert await made.seats_of("ann")
+        answer, body = await made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()})
+        assert (answer.code, body) == (204, None)
+        assert not await made.seats_of("ann")
         with pytest.raises(MembershipEnded):
             await aio.join(seat["link"])
+
+
+async def test_a_seat_that_another_kernel_of_the_home_uses_is_not_given_up(tmp_path):
+    async with opened(tmp_path) as made:
+        _, seat = await made.seat("ann's")
+        async with await aio.join(seat["link"]) as mesh:
+            answer, _ = await made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()})
+            assert answer.code == 204
+            assert await made.seats_of("ann")
+            assert await mesh.chat("still here").read() == "still here"
 
 
 async def _none(seats):

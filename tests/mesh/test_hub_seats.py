@@ -358,9 +358,12 @@ async def test_leaving_gives_the_seat_up_once_nobody_is_connected(person, guest)
 
 async def test_leaving_one_host_gives_its_seat_up(person, guest):
     async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        # While there is a seat, its host is looked for through the Hub's proxy, too.
+        assert list(mesh._finder._also) == [scripted.host.peer_id]
         await mesh.leave(scripted.host.peer_id)
         assert scripted.asked == ["POST", "DELETE"]
         assert mesh.status() == []
+        assert mesh._finder._also == {}
         with pytest.raises(NotJoined):
             await texts(mesh)
 

@@ -20,6 +20,7 @@ import anyio
 
 from ...errors import HostGone, HubNotFound, HubRefused, InviteExpired, NotJoined, QmtError
 from ...mesh.ending import end
+from ..finding import Finder
 from ..joining import first_to_join, retire
 from ..link import HostLink
 from ..live import Clocks
@@ -125,7 +126,7 @@ class Seat:
             self._due = time.monotonic()
             self._wake.set()
         if self.link is None:
-            self.link = self._seats.link_to(host_id, granted.link, self._name, self._former)
+            self.link = self._seats.link_to(granted.link, self.service, self._name, self._former)
             self._former = None
         self.link.renew(granted.link)
         return self.link
@@ -211,9 +212,10 @@ class Seat:
 class Seats:
     """The seats of one mesh."""
 
-    def __init__(self, mesh: GuestMesh, guest: str) -> None:
+    def __init__(self, mesh: GuestMesh, finder: Finder, guest: str) -> None:
         self.guest = guest  # the peer id of this guest's identity
         self._mesh = mesh
+        self._finder = finder
         self._seats: dict[str, Seat] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -272,11 +274,17 @@ class Seats:
         seat = self._of(link)
         return None if seat is None else seat.problem
 
-    def link_to(self, host_id: str, granted: Link, name: str, former: HostLink | None) -> HostLink:
-        """The link to a host; a new one takes ``former``'s place in the mesh."""
+    def link_to(
+        self, granted: Link, service: Service, name: str, former: HostLink | None
+    ) -> HostLink:
+        """The link to a seat's host; a new one takes ``former``'s place in the mesh."""
+        host_id = granted.invite.peer_id
         for seat in self._seats.values():
             if seat.link is not None and seat.link is not former and seat.link.host_id == host_id:
                 return seat.link  # two services that are one
+        if former is not None:
+            self._finder.also_by(former.host_id, None)
+        self._finder.also_by(host_id, service.tunnel(self._finder.reach))
         return self._mesh.adopt(granted, name, self._refresh, former)
 
     async def _refresh(self, link: HostLink) -> bool:
@@ -297,6 +305,7 @@ class Seats:
         for url, seat in [*self._seats.items()]:
             if seat.link is link:
                 del self._seats[url]
+                self._finder.also_by(link.host_id, None)
                 await seat.stop()
                 await seat.give_up()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,10 @@ from ... import __version__
 from ...errors import HubNotFound, HubRefused, InviteError
 from ...harmless import printable
 from ...identity import link
+from ...mesh.addresses import Reach
+from ...mesh.locate import Source
 from . import environment
+from .tunnel import HubTunnel
 
 ANSWER_WITHIN = 5.0  # seconds
 GIVE_UP_WITHIN = 2.0
@@ -65,6 +69,10 @@ class Service:
     async def give_up(self, guest: str) -> None:
         """Give the seat up. Raises :class:`~qmt_jupyter.errors.HubNotFound` like :meth:`seat`."""
         await self._request("DELETE", guest, GIVE_UP_WITHIN)
+
+    def tunnel(self, reach: Callable[[], Reach]) -> Source:
+        """The way to the service's host through the Hub's proxy, where no other leads to it."""
+        return HubTunnel(self.url, environment.token, reach).source()
 
     async def _request(self, method: str, guest: str, seconds: float) -> HTTPResponse:
         # A client of its own for each request: nothing of one stays for another, and no
