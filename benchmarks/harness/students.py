@@ -154,10 +154,22 @@ async def contend(students: list[Student], greedy: set[str], tokens: int, until:
     await asyncio.gather(*asking, return_exceptions=True)
 
 
+def close_the_lan() -> None:
+    """Keep multicast DNS from being asked: between pods it does not work, and here all share it."""
+    from qmt_jupyter.mesh import lan
+
+    async def find(_self: lan.Lan, _peer_id: str) -> tuple[str, ...]:
+        return await asyncio.Future()
+
+    # The process ends with the benchmark; there is no option for leaving out a way.
+    lan.Lan.find = find  # type: ignore[method-assign]
+
+
 async def students_main() -> None:
     """In a process of its own: do as the orders say until there are no more."""
     import qmt_jupyter.guest.mesh  # noqa: F401  # so that no student waits for the libraries
 
+    close_the_lan()
     home = Path(os.environ["QMT_HOME"])
     students: list[Student] = []
     while (order := await next_order()) is not None:
