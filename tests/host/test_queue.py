@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from qmt_jupyter.errors import Busy
@@ -259,7 +259,7 @@ def test_of_those_who_wait_equally_near_the_heavier_goes_first_and_then_waits_fo
     st.lists(st.sampled_from([1, 2, 4, 10, 100]), min_size=2, max_size=6),
     st.integers(0, 2**32),
 )
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 def test_who_contends_gets_tokens_by_weight(slots, weights, seed):
     chance = random.Random(seed)
     queue = FairQueue(slots)
@@ -284,7 +284,7 @@ def test_who_contends_gets_tokens_by_weight(slots, weights, seed):
 
 
 @given(st.integers(1, 3), st.integers(1, 8), st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 def test_nobody_starves_however_heavy_the_others_are(slots, heavy, seed):
     chance = random.Random(seed)
     queue = FairQueue(slots)
