@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from .. import aio
-from ..errors import HubRefused, RequestInvalid
+from ..errors import HubRefused, RequestInvalid, RequestRateReached
 from ..facade import Allowance
 from ..harmless import printable
 from ..identity import peer_id
@@ -29,6 +29,8 @@ RENEW_EVERY = 300
 """Seconds after which a guest had better renew it."""
 MOST_SEATS = 16
 """So many guests of one user have a seat at a time; the one longest not renewed makes room."""
+MOST_ASKED = 60
+"""So many times a minute one user can ask for seats: each writes to the host's records."""
 _LOST = "The JupyterHub does not let you use this service any more."
 _NOT_RENEWED = "The service was started anew, and the seat was not renewed."
 
@@ -78,6 +80,7 @@ class Desk:
         self.started = time.time()
         self._watch = Watch(rights, options.recheck, self._still_here, self._gone)
         self._people: dict[str, Person] = {}
+        self._asked: dict[str, list[float]] = {}  # when, by the steady clock
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # Who may -------------------------------------------------------------------------------
@@ -111,10 +114,11 @@ class Desk:
         """A seat for the guest identity ``guest``, or the same one for longer.
 
         ``token`` is asked about again and again while the seat is in use; it is kept in memory
-        alone. Raises HubRefused, RequestInvalid or what the host raises.
+        alone. Raises HubRefused, RequestInvalid, RequestRateReached or what the host raises.
         """
         self.require_user(person)
         _require_guest(guest)
+        self._require_pace(person.name)
         async with self._turn(person.name):
             self._people[person.name] = person
             self._watch.remember(person, guest, token, time.time() + SEAT_LIFETIME)
@@ -124,6 +128,16 @@ class Desk:
             allowance = self.allowance(person)
             made = await self.host.seat(person.name, guest, allowance, lifetime=SEAT_LIFETIME)
         return Seated(made.url, person.name, made.expires_at or 0)
+
+    def _require_pace(self, user: str) -> None:
+        now = time.monotonic()
+        asked = [each for each in self._asked.get(user, ()) if each > now - 60]
+        if len(asked) >= MOST_ASKED:
+            raise RequestRateReached(
+                f"{printable(user, 80)} has asked for seats {MOST_ASKED} times within a minute.",
+                retry_after=asked[0] + 60 - now,
+            )
+        self._asked[user] = [*asked, now]
 
     async def give_up(self, person: Person, guest: str) -> None:
         """End a seat of the person's own; nothing happens where there is none.
@@ -293,6 +307,8 @@ class Desk:
     async def _look(self, unknown_ones_end: bool) -> None:
         """``unknown_ones_end``: so do seats from before the start that were not renewed since."""
         live = await self._live()
+        minute_ago = time.monotonic() - 60
+        self._asked = {u: asked for u, asked in self._asked.items() if asked[-1] > minute_ago}
         self._watch.look({seat for seat, connections in live.items() if connections})
         if unknown_ones_end:
             for user, guest in live:

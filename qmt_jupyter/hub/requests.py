@@ -14,6 +14,7 @@ from tornado import web
 from ..errors import (
     Busy,
     ConfigurationError,
+    HomeNotWritable,
     HubNotFound,
     HubRefused,
     LimitReached,
@@ -39,6 +40,7 @@ _STATUSES: tuple[tuple[type[QmtError], int], ...] = (
     (Stopped, 503),
     (RecordsUnwritable, 503),
     (Busy, 503),
+    (HomeNotWritable, 503),
     (LimitReached, 429),
     (RequestInvalid, 400),
     (ConfigurationError, 400),

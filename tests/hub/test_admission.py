@@ -266,14 +266,24 @@ async def test_another_identity_cannot_use_the_seat(tmp_path):
 async def test_a_seat_that_is_given_up_is_over(tmp_path):
     async with opened(tmp_path) as made:
         _, seat = await made.seat("ann's")
+
+        async def give_up(token="ann's"):
+            answer, body = await made.ask("DELETE", "api/seat", token, {"guest": own_id()})
+            return answer.code, body
+
         # Not by another user, and not by who is nobody.
-        for token, status in (("zoe's", 204), ("forged", 401)):
-            answer, _ = await made.ask("DELETE", "api/seat", token, {"guest": own_id()})
-            assert answer.code == status
-        assert await made.seats_of("ann")
-        answer, body = await made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()})
-        assert (answer.code, body) == (204, None)
-        assert not await made.seats_of("ann")
+        assert await give_up("zoe's") == (204, None)
+        assert (await give_up("forged"))[0] == 401
+        async with await aio.join(seat["link"]) as mesh:
+            # Nor under another kernel of the same home, which is in the midst of its work.
+            assert await give_up() == (204, None)
+            assert await mesh.chat("Hello").read() == "Hello"
+
+        async def is_over():
+            assert await give_up() == (204, None)
+            return not await made.seats_of("ann")
+
+        await until(is_over)
         with pytest.raises(MembershipEnded):
             await aio.join(seat["link"])
 
@@ -300,6 +310,17 @@ async def test_a_user_has_so_many_seats_and_the_oldest_makes_room(tmp_path, monk
             assert (await made.seat("ann's", guest))[0] == 200
         left = {each["guest"] for each in await made.seats_of("ann")}
         assert left == {guests[0], guests[3], guests[4]}
+
+
+async def test_one_user_cannot_ask_for_seats_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(desks, "MOST_ASKED", 5)
+    async with opened(tmp_path) as made:
+        codes = [(await made.seat("ann's"))[0] for _ in range(8)]
+        assert codes == [200] * 5 + [429] * 3
+        answer, refused = await made.ask("POST", "api/seat", "ann's", {"guest": own_id()})
+        assert refused["code"] == "request-rate"
+        assert 50 < int(answer.headers["Retry-After"]) <= 60
+        assert (await made.seat("zoe's"))[0] == 200
 
 
 async def test_many_ask_at_once_and_each_gets_one(tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import http.cookiejar
+import json
 import os
 import secrets
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import pytest
 
@@ -184,6 +189,46 @@ def test_metrics_are_for_who_has_the_scope(hub):
             assert hub.ask("GET", f"services/{name}/{path}", headers=bearer).status in (401, 403)
     assert hub.ask("GET", address, token=hub.token_of("ann")).status == 403
     assert hub.ask("GET", address, token=secrets.token_hex(16)).status == 401
+
+
+def signed_in(hub, user):
+    """Asks as a browser does in which the user has signed in at the Hub: ``look(path)``."""
+    jar = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
+    )
+
+    def look(path, **form):
+        data = urllib.parse.urlencode(form).encode() if form else None
+        asked = urllib.request.Request(f"{hub.url}{path}", data, {"Sec-Fetch-Mode": "navigate"})
+        try:
+            with browser.open(asked, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    look("hub/login")
+    (xsrf,) = [each.value for each in jar if each.name == "_xsrf"]
+    look("hub/login?next=%2Fhub%2Fhome", username=user, password="any", _xsrf=xsrf)
+    return look
+
+
+@pytest.mark.parametrize(
+    ("user", "page", "state"), [("ann", 200, 403), ("zoe", 200, 200), ("eve", 403, 401)]
+)
+def test_the_page_knows_a_user_and_an_administrator_by_the_hub_s_login(hub, user, page, state):
+    look = signed_in(hub, user)
+    # The Hub asks nobody whether its own service may know who it is.
+    status, text = look(f"services/{MANAGED}/")
+    assert status == page, text[:2000]
+    if page == 200:
+        assert f"<bdi>{user}</bdi>" in text
+        status, mine = look(f"services/{MANAGED}/api/me")
+        assert (status, json.loads(mine)["user"]) == (200, user)
+    status, said = look(f"services/{MANAGED}/api/state")
+    assert status == state, said
+    assert set(json.loads(said)) >= ({"users", "totals"} if state == 200 else {"code", "sentence"})
 
 
 @pytest.mark.parametrize("how", ["leaves the group", "is deleted", "loses the token"])
