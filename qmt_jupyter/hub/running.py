@@ -22,6 +22,7 @@ from ..harmless import printable
 from ..settings import Settings
 from .app import make_app
 from .desk import Desk
+from .introduction import introduce
 from .options import Options, read_config
 from .overrides import Overrides
 from .policy import Policy, notices
@@ -102,7 +103,7 @@ async def _until(
     rights = Rights(options.api_url)
     desk = Desk(host, policy=policy, overrides=overrides, rights=rights, options=options)
     server.request_callback = make_app(desk)
-    looking_after = asyncio.gather(desk.run(), Together(desk).run())
+    looking_after = asyncio.gather(desk.run(), Together(desk).run(), introduce(rights, options))
     try:
         for notice in host.notices:
             log.warning("%s", notice)

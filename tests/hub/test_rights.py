@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qmt_jupyter.errors import HubNotFound, HubRefused
+from qmt_jupyter.hub.introduction import introduce
+from qmt_jupyter.hub.options import Options
 from qmt_jupyter.hub.person import Person, read_person
 from qmt_jupyter.hub.rights import Rights, UnknownToken
 from qmt_jupyter.hub.watch import Watch
@@ -174,6 +176,34 @@ async def test_there_is_an_end_to_how_many_wait():
         for task in flood:
             task.cancel()
         await asyncio.gather(*flood, return_exceptions=True)
+
+
+# The service itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("worth", "said"),
+    [
+        (service("qmt", "custom:qmt:node"), ""),
+        (service("qmt-a"), "knows this service as qmt-a: set JUPYTERHUB_SERVICE_NAME"),
+        (service("\u202eqmt\n" + "x" * 200), "knows this service as qmt xxx"),
+        (user("ann"), "is a user's token"),
+        (403, "does not know this service's token"),
+    ],
+    ids=lambda each: repr(each)[:40],
+)
+async def test_a_service_that_was_told_wrongly_who_it_is_says_so(caplog, worth, said):
+    async with asking() as (hub, rights):
+        hub.tokens["own"] = 502  # the Hub itself is only starting
+        options = Options(name="qmt", prefix="/services/qmt/", api_url=hub.api_url, api_token="own")
+        task = asyncio.ensure_future(introduce(rights, options, every=0.02))
+        while hub.asked["own"] < 3:
+            await asyncio.sleep(0.01)
+        assert not caplog.records
+        hub.tokens["own"] = worth
+        await asyncio.wait_for(task, 10)
+        assert said in caplog.text and bool(said) == bool(caplog.records)
+        assert all(each.getMessage().isprintable() for each in caplog.records)
 
 
 # Asking again --------------------------------------------------------------------------------

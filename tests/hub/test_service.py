@@ -6,6 +6,7 @@ import contextlib
 import http.cookiejar
 import json
 import os
+import re
 import secrets
 import sys
 import threading
@@ -266,6 +267,7 @@ def test_a_service_that_was_restarted_gives_seats_and_ends_those_that_nobody_ren
         assert mesh.chat("Still me").read() == "Still me"
         time.sleep(4)  # three times --recheck, and it is still here
         assert mesh.chat("And again").read() == "And again"
-    log = hub.service_log(EXTERNAL)
+    for log in (hub.log, hub.service_log(EXTERNAL)):
+        assert not re.search(r"\[E [^]]* qmt_jupyter", log)
     assert log.count("told to stop") == 1
     assert "Traceback" not in log and "never retrieved" not in log
