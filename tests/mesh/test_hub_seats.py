@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from contextlib import asynccontextmanager
@@ -85,10 +86,13 @@ async def test_the_token_is_shown_nowhere(person, guest, caplog):
         shown = [mesh.status(), mesh, seats, scripted.service, *vars(seats).values()]
         shown += [vars(each) for each in seats._seats.values()]
         shown.append(await scripted.service.seat(guest.identity().peer_id))
-        scripted.misbehave = answers(500, TOKEN.encode())
-        with pytest.raises(HubNotFound) as raised:
-            await scripted.service.seat("x")
-        shown += [raised.value, vars(raised.value), caplog.text]
+        echoed = json.dumps({"code": "hub-refused", "sentence": f"Not {TOKEN}.", "user": TOKEN})
+        for status in (500, 403):
+            scripted.misbehave = answers(status, echoed.encode())
+            with pytest.raises((HubNotFound, HubRefused)) as raised:
+                await scripted.service.seat("x")
+            shown += [raised.value, vars(raised.value)]
+        shown.append(caplog.text)
     for each in map(repr, shown):
         assert TOKEN not in each
         assert link not in each
@@ -196,6 +200,19 @@ async def test_a_service_that_does_not_answer_takes_nothing_away(person, guest, 
         (seat,) = mesh.seats._seats.values()
         await until(lambda: seat.problem is None)
         assert mesh.links == (link,)
+
+
+async def test_after_a_return_by_the_old_link_the_seat_is_renewed_soon(person, guest, monkeypatch):
+    monkeypatch.setattr(keeping, "_SOON", 0.5)
+    async with service(person) as scripted, joined(guest, scripted.url) as mesh:
+        (link,) = mesh.links
+        scripted.misbehave = answers(503, b"{}")
+        link._live.connection.close()
+        await until(lambda: not link.is_connected)
+        await until(lambda: link.is_connected)
+        scripted.misbehave = None
+        (seat,) = mesh.seats._seats.values()
+        await until(lambda: seat._due > time.monotonic() + 200)
 
 
 async def test_a_service_that_is_starting_is_waited_for(person, guest):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 5.0  # seconds, for a machine that has slept
 _LONGEST_PAUSE = 60.0
+_SOON = 5.0
 _GIVE_UP_WITHIN = 2.0
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,9 @@ class Seat:
             except HubNotFound:
                 with contextlib.suppress(InviteExpired):
                     link.require_unexpired()
+                    # A service that has begun anew lets go of seats that nobody renews.
+                    self._due = min(self._due, time.monotonic() + _SOON)
+                    self._wake.set()
                     return False
                 raise
         self._untried = False

@@ -7,10 +7,10 @@ a sentence is made printable. The token is read for each request and kept nowher
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from ... import __version__
 from ...errors import HubNotFound, HubRefused, InviteError
-from ...harmless import printable
+from ...harmless import LONGEST_SENTENCE, printable
 from ...identity import link
 from ...mesh.addresses import Reach
 from ...mesh.locate import Source
@@ -84,7 +84,7 @@ class Service:
             max_body_size=_LARGEST,
         )
         try:
-            with closing(client), anyio.fail_after(seconds + 0.5):
+            with contextlib.closing(client), anyio.fail_after(seconds + 0.5):
                 return await client.fetch(
                     HTTPRequest(
                         f"{self.url}api/seat",
@@ -115,17 +115,15 @@ class Service:
             granted = link.read(said.get("link", ""))
         except InviteError:
             raise HubNotFound(f"The service {self.url} gave something that is no invite.") from None
-        user = said.get("user")
         return Granted(
             granted,
-            printable(user, 100) if isinstance(user, str) else "",
+            _shown(said.get("user"), 100),
             _bounded(said.get("renew_s"), _RENEW_S, _SHORTEST_RENEW_S, _LONGEST_RENEW_S),
         )
 
     def _error(self, response: HTTPResponse) -> HubNotFound | HubRefused:
         said = _object(response)
-        sentence = said.get("sentence")
-        sentence = printable(sentence) if isinstance(sentence, str) else ""
+        sentence = _shown(said.get("sentence"), LONGEST_SENTENCE)
         if response.code in (401, 403) and said.get("code") == HubRefused.code:
             # Whatever stands between may say 403, too; only the service's own word is final.
             return HubRefused(sentence or f"The service {self.url} does not give you a seat.")
@@ -144,6 +142,14 @@ def _object(response: HTTPResponse) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _shown(text: object, limit: int) -> str:
+    """What may be shown of a text: one line, without the token that the service was sent."""
+    said = printable(text, limit) if isinstance(text, str) else ""
+    with contextlib.suppress(HubNotFound):
+        said = said.replace(environment.token(), "…")
+    return said
 
 
 def _bounded(value: object, default: float, least: float, most: float) -> float:
