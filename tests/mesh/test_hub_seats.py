@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from tornado.httpclient import HTTPClientError
 from tornado.web import RequestHandler
 
 from qmt_jupyter.errors import HubNotFound, HubRefused, NotJoined
-from qmt_jupyter.guest.hub import keeping, services
+from qmt_jupyter.guest.hub import keeping, services, tunnel
 from qmt_jupyter.guest.hub.services import Service
 from qmt_jupyter.guest.mesh import GuestMesh
 from qmt_jupyter.providers.echo import Echo
-from tests.mesh.conftest import bare, grant, question, texts, until
+from tests.mesh.conftest import REACH, bare, grant, question, texts, until
 from tests.mesh.hub_service import TOKEN, listening, serving
 
 pytestmark = pytest.mark.anyio
@@ -296,6 +297,43 @@ async def test_the_token_follows_no_redirect(person, guest):
             with pytest.raises(HubNotFound, match=f"HTTP {status}"):
                 await scripted.service.seat("guest")
     assert seen == []
+
+
+async def test_the_token_follows_no_redirect_of_the_tunnel_either():
+    seen = []
+
+    class Elsewhere(RequestHandler):
+        def prepare(self):
+            seen.append(self.request.headers.get("Authorization"))
+            self.finish()
+
+    class Redirecting(RequestHandler):
+        def get(self):
+            seen.append("asked")
+            self.redirect(f"{elsewhere}/tunnel", status=302)
+
+    async with (
+        listening((r"/.*", Elsewhere, {})) as elsewhere,
+        listening((r"/x/tunnel", Redirecting, {})) as origin,
+    ):
+        way = await tunnel._Tunnel.open(f"ws{origin[4:]}/x/tunnel", lambda: TOKEN, REACH)
+        with pytest.raises(HTTPClientError), anyio.fail_after(5):
+            await way._connect()
+        await way.close()
+    assert seen == ["asked"]
+
+
+async def test_a_search_by_the_tunnel_that_ends_early_leaves_no_socket(monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        tunnel._Tunnel,
+        "connection_made",
+        lambda self, way: opened.append(way) or setattr(self, "_udp", way),
+    )
+    monkeypatch.setattr(tunnel._Tunnel, "datagram_received", lambda *_: None)
+    with anyio.move_on_after(0.05):
+        await tunnel._Tunnel.open("ws://127.0.0.1:9/tunnel", lambda: TOKEN, REACH)
+    assert [way.is_closing() for way in opened] == [True]
 
 
 async def test_no_proxy_of_the_environment_gets_the_token(person, guest, monkeypatch):

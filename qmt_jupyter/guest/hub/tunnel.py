@@ -114,7 +114,11 @@ class _Tunnel(asyncio.DatagramProtocol):
         if tunnel._udp is None:
             raise _Unusable("no socket could be opened on this machine")
         tunnel._own = tunnel._udp.get_extra_info("sockname")[:2]
-        await tunnel._hear_itself()
+        try:
+            await tunnel._hear_itself()
+        except BaseException:
+            tunnel._udp.close()
+            raise
         return tunnel
 
     async def _hear_itself(self) -> None:
@@ -124,7 +128,6 @@ class _Tunnel(asyncio.DatagramProtocol):
         with anyio.move_on_after(_HEARD_WITHIN):
             await self._heard_itself.wait()
         if not self._heard_itself.is_set():
-            self._udp.close()
             raise _Unusable("this machine's firewall lets no UDP through even to itself")
 
     # What a carrier does -----------------------------------------------------------------------
@@ -220,6 +223,7 @@ class _Tunnel(asyncio.DatagramProtocol):
         request = HTTPRequest(
             self._url,
             headers={"Authorization": f"token {self._token()}"},
+            follow_redirects=False,  # the token would go along
             connect_timeout=_CONNECT_WITHIN,
             request_timeout=_CONNECT_WITHIN,
         )
