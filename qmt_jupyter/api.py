@@ -232,7 +232,8 @@ class Mesh(MeshFacts, _Askable):
     def status(self) -> list[dict[str, Any]]:
         """One entry a host: connected, its path, round trip in ms, load, models, expiry.
 
-        ``problem`` says why a host is not there.
+        ``problem`` says why a host is not there, ``seat`` whose seat at which service of a
+        JupyterHub it is joined by (None: by an invite).
         """
         return runtime.read(self._mesh.status)
 
