@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,10 +20,10 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api", reason="the group browser is not installed")
 expect = playwright.expect
 
-from qmt_jupyter.identity.keys import load_or_create  # noqa: E402
 from tests.browser.appearance import faint, sticking_out  # noqa: E402
-from tests.browser.chromium import PATIENCE_MS, chromium, installed  # noqa: E402
+from tests.browser.chromium import chromium, installed  # noqa: E402
 from tests.hub.hub import Service  # noqa: E402
+from tests.hub.visitors import Guest, Visitor  # noqa: E402
 
 POLICY = """
 zone = "Pacific/Auckland"
@@ -93,88 +91,6 @@ def HUB(root: Path):
         "services": [service],
         "configure": configure,
     }
-
-
-class Guest:
-    """A user's process that asks through a seat."""
-
-    def __init__(self, hub, user: str) -> None:
-        self.hub, self.user = hub, user
-        self.home = hub.root / "guests" / user
-        self.home.mkdir(parents=True)
-        self.peer_id = load_or_create(self.home / "guest" / "identity.key").peer_id
-
-    def begin(self, prompt: str, tokens: int) -> subprocess.Popen:
-        self.take_seat()
-        words = [
-            "chat",
-            "--file",
-            str(self.home / "link"),
-            "--max-tokens",
-            str(tokens),
-            "--json",
-            prompt,
-        ]
-        return subprocess.Popen(
-            [sys.executable, "-m", "qmt_jupyter.cli", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "QMT_HOME": str(self.home)},
-        )  # fmt: skip
-
-    def take_seat(self) -> None:
-        seat = self.hub.ask(
-            "POST",
-            "services/qmt/api/seat",
-            token=self.hub.token_of(self.user),
-            body={"guest": self.peer_id},
-        )
-        assert seat.status == 200, seat.value
-        (self.home / "link").write_text(seat.value["link"], encoding="utf-8")
-
-    def ask(self, prompt: str, tokens: int) -> dict:
-        """What an answer took."""
-        out, wrong = self.begin(prompt, tokens).communicate(timeout=60)
-        assert wrong == "", wrong
-        return json.loads(out.splitlines()[-1])["usage"]
-
-
-class Visitor:
-    """Somebody's browser, signed in at the Hub, with all that its pages complain of or ask for."""
-
-    def __init__(self, browser, hub, user, **options) -> None:
-        self.hub = hub
-        self.address = f"{hub.url}services/qmt/"
-        self.context = browser.new_context(
-            **{"viewport": {"width": 1180, "height": 900}, **options}
-        )
-        self.context.set_default_timeout(PATIENCE_MS)
-        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        self.said: list[str] = []
-        self.foreign: list[str] = []
-        self.page = self.context.new_page()
-        # The Hub's own pages are not ours to judge.
-        self.page.goto(f"{hub.url}hub/login?next=/services/qmt/")
-        self.page.get_by_label("Username").fill(user)
-        self.page.get_by_label("Password").fill("any")
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url(self.address)
-        self.context.on("console", lambda message: self.said.append(message.text))
-        self.context.on("weberror", lambda error: self.said.append(str(error.error)))
-        self.context.on("request", self._request)
-        self.page.reload()
-
-    def _request(self, request) -> None:
-        if not request.url.startswith(self.hub.url):
-            self.foreign.append(request.url)
-
-    def pardon(self, *words: str) -> None:
-        """Forget what a test brought about on purpose."""
-        self.said = [each for each in self.said if not any(word in each for word in words)]
-
-    def row(self, user: str):
-        return self.page.locator("#users tr").filter(
-            has=self.page.get_by_role("rowheader", name=user, exact=True)
-        )
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ const WIDTH = 672;
 const HEIGHT = 120;
 const HOUR = 3600;
 const MOST = 31 * 24;
-const LAST_NAMED = 0.92; // further to the right there is no room for a day's name
+const LATE = 0.85; // further to the right a narrow chart has no room for a day's name
+const LAST_NAMED = 0.95; // and no chart has
 
 /** Round upwards to a number that reads well. */
 function rounded(value) {
@@ -100,7 +101,7 @@ export function hourChart(what) {
         element("td", { className: "number", textContent: number(answer) })));
     });
     days.replaceChildren(...names.map(([at, name]) => {
-      const label = element("span", {}, name[0], element("span", { className: "date", textContent: ` ${name[1]}` }));
+      const label = element("span", { className: at < LATE * shown.length ? "" : "late" }, name[0], element("span", { className: "date", textContent: ` ${name[1]}` }));
       label.style.left = `${(100 * at) / shown.length}%`;
       return label;
     }));
