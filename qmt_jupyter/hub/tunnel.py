@@ -222,8 +222,8 @@ class TunnelHandler(JsonHandler, websocket.WebSocketHandler):
                 self._end(IDLE, "idle")
                 return
             if not await self._may_stay(person):
-                # The host ends the seat too, and says so through here.
-                await asyncio.sleep(_LAST_WORDS)
+                # The seat is asked about as often, and when it ends the host says so through here.
+                await asyncio.sleep(every + _LAST_WORDS)
                 self._end(RIGHT_GONE, "no right to it any more")
                 return
 

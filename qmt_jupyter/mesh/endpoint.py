@@ -18,7 +18,8 @@ from iroh import iroh_ffi as iroh
 
 from ..errors import ConfigurationError, PortInUse
 from .addresses import Reach
-from .path import Carrier, Path
+from .path import Carrier
+from .path import Path as Path
 from .relay import NO_RELAY, Relays
 
 CLOSE_NORMAL = 0
