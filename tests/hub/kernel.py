@@ -15,6 +15,10 @@ class CellFailedError(AssertionError):
     """A cell ended with an error; the text is what a user sees."""
 
 
+class CellRunsOnError(AssertionError):
+    """A cell has not ended in the time it had."""
+
+
 class Cell:
     """One piece of code that runs, or has run."""
 
@@ -34,9 +38,9 @@ class Cell:
         return self._over.is_set()
 
     def wait(self, seconds: float = 60) -> str:
-        """The whole text; :class:`CellFailedError` where the cell fails or does not end."""
+        """The whole text; :class:`CellFailedError` where the cell fails."""
         if not self._over.wait(seconds):
-            raise CellFailedError(f"still running after {seconds} s, so far:\n{self.text}")
+            raise CellRunsOnError(f"still running after {seconds} s, so far:\n{self.text}")
         if self.error:
             raise CellFailedError(f"{self.text}\n{self.error}")
         return self.text
@@ -44,7 +48,7 @@ class Cell:
     def finish(self, seconds: float = 30) -> str:
         """The whole text, however the cell ends."""
         if not self._over.wait(seconds):
-            raise CellFailedError(f"still running after {seconds} s")
+            raise CellRunsOnError(f"still running after {seconds} s")
         return self.text
 
     def wait_for(self, words: str, seconds: float = 30) -> str:
