@@ -22,7 +22,10 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class HostCollector(Collector):
-    """What :meth:`qmt_jupyter.Host.metrics` gave, as metrics. No label ever names a person."""
+    """What :meth:`qmt_jupyter.Host.metrics` gave, as metrics. No label ever names a person.
+
+    With ``peers``, as :meth:`.peers.Peers.report` gives them, whether each other service answers.
+    """
 
     def __init__(self, report: Mapping[str, Any]) -> None:
         self._report = report
@@ -103,6 +106,14 @@ class HostCollector(Collector):
             for each in self._report["models"]:
                 by_model.add_metric([each["model"]], each[told])
             yield by_model
+        peers = GaugeMetricFamily(
+            "qmt_peer_up",
+            "Whether another service that is counted together with this one answers.",
+            labels=["peer"],
+        )
+        for peer in self._report.get("peers", ()):
+            peers.add_metric([peer["url"]], peer["answers"])
+        yield peers
         for name, about in (
             ("slots", "Requests that run side by side, of all models together."),
             ("connections", "Connections of guests that were admitted."),

@@ -23,6 +23,6 @@ class MetricsHandler(JsonHandler):
     async def get(self) -> None:
         """All metrics, to who may read them or administers the service."""
         self.require(await self.person(), METRICS, ADMIN)
-        report = await self.desk.host.metrics()
+        report = {**await self.desk.host.metrics(), "peers": self.desk.peers.report()}
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(exposition(report))

@@ -29,7 +29,8 @@ def metrics():
 
     (model,) = Echo().models
     numbers = {"slots": 1, "connections": 1, "guests": 1, "active_users": 1}
-    report = {**Meters().report({}, [model.name]), **numbers}
+    peers = [{"url": "http://gpu-b:10200/services/qmt-b/", "answers": True}]
+    report = {**Meters().report({}, [model.name]), **numbers, "peers": peers}
     families = text_string_to_metric_families(exposition(report).decode())
     found = {each.name: set(each.labels) for family in families for each in family.samples}
     assert "qmt_requests_total" in found

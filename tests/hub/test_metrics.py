@@ -94,6 +94,13 @@ def test_the_text_says_what_the_report_says():
         assert value(f"qmt_{name}") == number
 
 
+def test_other_services_answer_or_do_not():
+    peers = [{"url": "http://a/", "answers": True}, {"url": 'http://b/"\\', "answers": False}]
+    found = samples(exposition({**Meters().report({}, ["m"]), **NUMBERS, "peers": peers}))
+    assert found["qmt_peer_up", (("peer", "http://a/"),)] == 1
+    assert found["qmt_peer_up", (("peer", 'http://b/"\\'),)] == 0
+
+
 def test_what_others_count_in_this_process_stays_out():
     counter = prometheus_client.Counter("somebody_elses", "Not ours.")
     try:

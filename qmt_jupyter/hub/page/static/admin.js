@@ -34,6 +34,14 @@ const models = keyed(document.getElementById("models"), (name) => {
   return { node, update: (model) => cells.forEach(([each, cell]) => write(cell, number(model[each]))) };
 });
 
+/** What there is to say of the other services that this one counts together with. */
+function peersWords(peers) {
+  const away = peers.filter((each) => !each.answers).map((each) => `${each.url}: ${each.trouble}.`);
+  if (away.length) return `Not counted together now: ${away.join(" ")}`;
+  return peers.length ? `Counted together with ${peers.map((each) => each.url).join(", ")}` : "";
+}
+
+const peers = document.getElementById("peers");
 let latest = { users: [], models: [], zone: "UTC" };
 const dialog = limitsDialog(document.getElementById("limits"), change);
 const table = userTable({
@@ -55,6 +63,7 @@ const look = watch(async () => {
   latest = state;
   for (const [name, value] of totals) write(value, number(state.totals[name] ?? 0));
   models(state.models, (model) => model.name);
+  write(peers, peersWords(state.peers ?? []));
   table.show(state);
 }, EVERY_MS, teller("state"));
 
