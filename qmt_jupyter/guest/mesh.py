@@ -57,11 +57,7 @@ class GuestMesh:
         self._problems: dict[HostLink, QmtError] = {}
         self._coming: dict[HostLink, asyncio.Task[None]] = {}
         self._adding: set[HostLink] = set()
-<<<<<<< HEAD
         self.seats = Seats(self, finder, identity.peer_id)
-=======
-        self.seats = Seats(self, identity.peer_id, finder)
->>>>>>> 31cd95f (Have who joins by the Hub find the service's tunnel, and try it between machines)
         self._closed = False
         self._leaving: asyncio.Task[None] | None = None
 

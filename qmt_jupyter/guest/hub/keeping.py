@@ -29,7 +29,6 @@ from ..routing import most_useful
 
 if TYPE_CHECKING:
     from ...identity.link import Link
-    from ..finding import Finder
     from ..mesh import GuestMesh
     from .services import Granted, Service
 
@@ -128,12 +127,7 @@ class Seat:
             self._due = time.monotonic()
             self._wake.set()
         if self.link is None:
-<<<<<<< HEAD
             self.link = self._seats.link_to(granted.link, self.service, self._name, self._former)
-=======
-            self._seats.reach_by_tunnel(self.service, host_id)
-            self.link = self._seats.link_to(host_id, granted.link, self._name, self._former)
->>>>>>> 31cd95f (Have who joins by the Hub find the service's tunnel, and try it between machines)
             self._former = None
         self.link.renew(granted.link)
         return self.link
@@ -222,11 +216,7 @@ class Seat:
 class Seats:
     """The seats of one mesh."""
 
-<<<<<<< HEAD
     def __init__(self, mesh: GuestMesh, finder: Finder, guest: str) -> None:
-=======
-    def __init__(self, mesh: GuestMesh, guest: str, finder: Finder) -> None:
->>>>>>> 31cd95f (Have who joins by the Hub find the service's tunnel, and try it between machines)
         self.guest = guest  # the peer id of this guest's identity
         self._mesh = mesh
         self._finder = finder
@@ -300,14 +290,6 @@ class Seats:
             self._finder.also_by(former.host_id, None)
         self._finder.also_by(host_id, service.tunnel(self._finder.reach))
         return self._mesh.adopt(granted, name, self._refresh, former)
-
-    def reach_by_tunnel(self, service: Service, host_id: str) -> None:
-        """Look for a service's host through the service itself too, where UDP is blocked."""
-        from .environment import token
-        from .tunnel import HubTunnel
-
-        way = HubTunnel(service.url, token, self._finder.reach)
-        self._finder.also_by(host_id, way.source())
 
     async def _refresh(self, link: HostLink) -> bool:
         seat = self._of(link)
