@@ -171,6 +171,8 @@ def test_an_hour_that_comes_twice_is_open_twice():
     between = at("2026-10-25T02:40")
     assert not week.is_open(between)
     assert week.opens(between) == at("2026-10-25T02:00", fold=1)
+    later = Week(["Sun 02:15-02:30"], zone_of(BERLIN))
+    assert later.opens(between) == at("2026-10-25T02:15", fold=1)
 
 
 def test_hours_that_never_come_within_days_are_said_to_be_none():

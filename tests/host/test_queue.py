@@ -310,10 +310,9 @@ def test_positions_are_told_in_the_order_of_serving_with_weights_too():
         for name, cost, weight in (("a", 30, 1), ("b", 10, 3), ("c", 20, 2))
         for _ in range(6)
     ]
-    while waiting:
-        first = min(waiting, key=lambda ticket: ticket.position)
-        assert sorted(ticket.position for ticket in waiting) == list(range(len(waiting)))
+    told = sorted(waiting, key=lambda ticket: ticket.position)
+    assert [ticket.position for ticket in told] == list(range(len(waiting)))
+    for ticket in told:
         queue.leave(running, 1.0, running.cost)
-        assert first.has_slot
-        running = first
-        waiting.remove(first)
+        assert ticket.has_slot
+        running = ticket
