@@ -67,8 +67,9 @@ class Rights:
                 response = await self._fetch(token)
         finally:
             self._waiting -= 1
-        # An unknown token is a 403 to this Hub, a 401 to some proxies; a user who is gone, a 404.
-        if response.code in (401, 403, 404):
+        # An unknown token is a 403 to this Hub; a 404 that is not its own comes of what stands
+        # before a Hub that is away.
+        if response.code in (401, 403) or (response.code == 404 and _is_hubs_own(response)):
             raise _unknown()
         if response.code != 200:
             raise _no_answer(f"it answered with status {response.code}")
@@ -99,6 +100,15 @@ class Rights:
     def close(self) -> None:
         """Let go of the connections; safe to call twice."""
         self._client.close()
+
+
+def _is_hubs_own(response: HTTPResponse) -> bool:
+    """Whether an error has the form that a Hub's API gives all of its errors."""
+    try:
+        said = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("status") == response.code
 
 
 def _unknown() -> UnknownToken:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import json
 from collections import Counter
 from typing import Any
@@ -16,7 +17,14 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-HANGS, DROPS = object(), object()
+
+class NoAnswer(enum.Enum):
+    HANGS = enum.auto()
+    DROPS = enum.auto()
+    NOT_THE_HUB = enum.auto()  # a 404 of a proxy that has lost its Hub
+
+
+HANGS, DROPS, NOT_THE_HUB = NoAnswer
 
 
 def user(name: str, *groups: str, service: str = "qmt", **more: Any) -> dict[str, Any]:
@@ -90,6 +98,9 @@ class _User(web.RequestHandler):
             elif worth is DROPS:
                 self.request.connection.stream.close()
                 raise web.Finish
+            elif worth is NOT_THE_HUB:
+                self.set_status(404)
+                self.finish("<html>default backend - 404")
             elif isinstance(worth, int):
                 self.set_status(worth)
                 self.finish(json.dumps({"status": worth, "message": "Forbidden"}))

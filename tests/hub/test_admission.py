@@ -33,7 +33,7 @@ from qmt_jupyter.hub.policy import read_policy
 from qmt_jupyter.hub.rights import Rights
 from qmt_jupyter.identity import keys
 from qmt_jupyter.providers.echo import Echo
-from tests.hub.scripted_api import DROPS, HANGS, ScriptedApi, service, user
+from tests.hub.scripted_api import DROPS, HANGS, NOT_THE_HUB, ScriptedApi, service, user
 
 pytestmark = pytest.mark.anyio
 
@@ -375,7 +375,11 @@ async def test_who_loses_the_right_loses_the_running_answer(tmp_path, worth):
         assert await made.seats_of("ann") == []
 
 
-@pytest.mark.parametrize("worth", [500, HANGS, DROPS, "<html>"], ids=repr)
+@pytest.mark.parametrize(
+    "worth",
+    [500, HANGS, DROPS, NOT_THE_HUB, "<html>"],
+    ids=["500", "hangs", "drops", "404", "html"],
+)
 async def test_a_hub_that_is_down_ends_nothing(tmp_path, worth):
     async with opened(tmp_path, deadline=1.5) as made, streaming(made) as (got, reading):
         asked = made.hub.asked["ann's"]

@@ -16,7 +16,7 @@ from qmt_jupyter.hub.options import Options
 from qmt_jupyter.hub.person import Person, read_person
 from qmt_jupyter.hub.rights import Rights, UnknownToken
 from qmt_jupyter.hub.watch import Watch
-from tests.hub.scripted_api import DROPS, HANGS, ScriptedApi, service, user
+from tests.hub.scripted_api import DROPS, HANGS, NOT_THE_HUB, ScriptedApi, service, user
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +84,7 @@ NO_ANSWERS = [
     599,
     HANGS,
     DROPS,
+    NOT_THE_HUB,
     "",
     "<html>",
     b"\xff\xfe",
