@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -81,3 +84,38 @@ def test_the_awaitable_twin_joins_by_the_hub(service):
 def test_the_facade_says_where_there_is_none():
     with pytest.raises(HubNotFound, match="QMT_HUB_URL is not set"):
         qmt.join("hub")
+
+
+FORKING = """
+import os, sys
+import qmt_jupyter as qmt
+
+mesh = qmt.join("hub")
+if os.fork() == 0:
+    sys.exit()  # with all that an interpreter does at its end
+os.wait()
+print(mesh.chat("still here").read(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_gives_nothing_up_and_the_end_of_the_process_does(service):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("still here\n", "", 0)
+    assert service.asked == ["POST", "DELETE"]
+    assert service.given_up == [0]
+
+
+def test_a_process_that_is_killed_leaves_a_seat_that_lapses(service):
+    program = 'import os, qmt_jupyter as qmt; qmt.join("hub"); os.kill(os.getpid(), 9)'
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == -9
+    assert service.asked == ["POST"]
+    (user,) = service.host.seats()
+    assert [seat["expires_at"] > 0 for seat in user["seats"]] == [True]

@@ -105,6 +105,22 @@ def test_a_service_that_starts_anew_is_joined_again(hub):
     assert "smollm2" in ben.run(ASK, 90)
 
 
+NO_OTHER_WAY = """
+%load_ext qmt_jupyter
+import os, qmt_jupyter.mesh.locate as locate
+os.environ["QMT_DHT"] = "off"
+locate._sources = lambda *_: []
+%qmt_join
+"""
+
+
+def test_where_nothing_else_leads_to_the_service_the_hub_s_own_proxy_does(hub):
+    ben = hub.start_server("ben")
+    kernel = ben.kernel()
+    assert "Your seat as ben" in kernel.begin(NO_OTHER_WAY).wait(60)
+    assert "smollm2" in kernel.begin(ASK).wait(60)
+
+
 def test_who_leaves_the_group_is_told_so(hub):
     zoe = hub.start_server("zoe")
     zoe.run(JOIN)

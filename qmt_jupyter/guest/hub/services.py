@@ -7,17 +7,20 @@ a sentence is made printable. The token is read for each request and kept nowher
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
+from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from ... import __version__
@@ -37,6 +40,26 @@ _SHORTEST_RENEW_S = 1.0
 _LONGEST_RENEW_S = 3600.0
 _SOON = 2.0
 _LONGEST_WAIT = 60.0
+
+
+class _Addresses(Resolver):
+    """Looks names up, and remembers them: an interpreter that ends has no threads for that."""
+
+    _known: ClassVar[dict[tuple[str, int], list[tuple[int, Any]]]] = {}
+
+    async def resolve(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[tuple[int, Any]]:
+        """The addresses of a host, each with its family."""
+        try:
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        except RuntimeError:
+            if (host, port) not in self._known:
+                raise OSError("no name can be looked up any more") from None
+            return self._known[host, port]
+        self._known[host, port] = [(int(each[0]), each[4]) for each in found]
+        return self._known[host, port]
 
 
 @dataclass(frozen=True)
@@ -79,6 +102,7 @@ class Service:
         # configuration of the process (a proxy, another client) gets between.
         client = SimpleAsyncHTTPClient(
             force_instance=True,
+            resolver=_Addresses(),
             max_buffer_size=4 * _LARGEST,
             max_header_size=_LARGEST,
             max_body_size=_LARGEST,
