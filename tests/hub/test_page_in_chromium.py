@@ -41,7 +41,7 @@ from qmt_jupyter.hub.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 HOSTILE = [
-    "..", "a/b", "<img src=x onerror=\"document.title='taken'\">", "\u05d0\u05dc\u05d9\u05e1", "=1+1", "x" * 255,
+    "..", "a/b", "<img src=x onerror=\"document.title='taken'\">", "\u202eecila", "=1+1", "x" * 255,
 ]  # fmt: skip
 # What a control says of itself to those who do not see it.
 NAMELESS = """() => [...document.querySelectorAll("a, button, input, textarea, select, summary, dialog")]

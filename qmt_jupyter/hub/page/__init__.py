@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,13 +18,14 @@ def routes(desk: Desk) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]
 
     login = sign_in(desk.options)
     shared = {"desk": desk, "login": login}
+    turns = Semaphore(handlers.READERS)
     return [
         (r"", handlers.Page, shared),
         (r"oauth_callback", handlers.SignedIn, shared),
         (r"static/([a-z_]+\.[a-z]+)", handlers.Asset, {"desk": desk}),
         (r"api/me", handlers.Me, shared),
         (r"api/state", handlers.State, shared),
-        (r"api/hours", handlers.Hours, shared),
+        (r"api/hours", handlers.Hours, {**shared, "recent": {}, "turns": turns}),
         (r"api/usage\.csv", handlers.UsageFile, shared),
         (r"api/users", handlers.Change, shared),
     ]

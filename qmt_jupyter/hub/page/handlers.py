@@ -10,6 +10,7 @@ The name of the user to change stands in the body of ``api/users``: as a part of
 from __future__ import annotations
 
 import time
+from asyncio import Semaphore
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -27,6 +28,10 @@ from .standing import standing
 from .usage_csv import usage_csv
 
 MOST_DAYS = 31
+KEPT_S = 10
+MOST_KEPT = 1000
+READERS = 2
+Recent = dict[tuple[str | None, int], dict[str, Any]]
 DAY_S = 86_400
 KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HERE = files(__package__)
@@ -158,6 +163,13 @@ class Hours(Visit):
     An admin may ask for another's (``user=``) or for everybody's (``everybody=1``).
     """
 
+    def initialize(  # type: ignore[override]
+        self, recent: Recent, turns: Semaphore, **shared: Any
+    ) -> None:
+        """Take what was read lately, and turns to read, which are few."""
+        super().initialize(**shared)
+        self.recent, self.turns = recent, turns
+
     async def get(self) -> None:
         """Answer ``{"since", "now", "hours": [[start, prompt, answer]]}``, seconds since 1970."""
         person = await self.person()
@@ -170,10 +182,22 @@ class Hours(Visit):
         days = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 3 else 0
         if not 1 <= days <= MOST_DAYS:
             raise RequestInvalid(f"The days are a number from 1 to {MOST_DAYS}.")
+        self.write_json(await self.read(whose, days))
+
+    async def read(self, whose: str | None, days: int) -> dict[str, Any]:
+        """Look it up, unless that was done just now: each time the records are read anew."""
         now = time.time()
+        kept = self.recent.get((whose, days))
+        if kept is not None and 0 <= now - kept["now"] < KEPT_S:
+            return kept
         since = (now - days * DAY_S) // 3600 * 3600
-        hours = await self.desk.host.hours(since, whose)
-        self.write_json({"since": since, "now": now, "hours": hours})
+        async with self.turns:
+            hours = await self.desk.host.hours(since, whose)
+        while len(self.recent) >= MOST_KEPT:
+            del self.recent[next(iter(self.recent))]
+        read = {"since": since, "now": now, "hours": hours}
+        self.recent[whose, days] = read
+        return read
 
 
 class UsageFile(Visit):

@@ -9,6 +9,7 @@ be JSON, and the browser has to say that the request comes from this very origin
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -79,8 +80,14 @@ class Visit(HubOAuthenticated, JsonHandler):  # type: ignore[misc]
 
         Raises HubNotFound (503) where the Hub cannot be asked, HubRefused (403) where it says no.
         """
+        person = await self._known(self.hub_auth.get_user(self, sync=False))
+        if self._shows_token() and not getattr(self, "_token_authenticated", False):
+            return None
+        return person
+
+    async def _known(self, asked: Awaitable[dict[str, Any] | None]) -> Person | None:
         try:
-            model: dict[str, Any] | None = await self.hub_auth.get_user(self, sync=False)
+            model = await asked
             if model is None:
                 return None
             person = read_person(model)
@@ -89,8 +96,6 @@ class Visit(HubOAuthenticated, JsonHandler):  # type: ignore[misc]
                 "The JupyterHub cannot be asked who this is.",
                 next_step="Try again in a moment.",
             ) from None
-        if self._shows_token() and not getattr(self, "_token_authenticated", False):
-            return None
         if not person.may_access(self.desk.options.name):
             raise HubRefused(
                 "This JupyterHub does not let you use this service.",
@@ -100,11 +105,14 @@ class Visit(HubOAuthenticated, JsonHandler):  # type: ignore[misc]
 
     async def person(self) -> Person:
         """Whoever asks. Raises HubRefused (401, 403) or HubNotFound (503)."""
-        if self.request.method not in READING:
-            self.hub_auth.cache.clear()
         person = await self.visitor()
         if self.request.method not in READING:
             self._refuse_forged()
+            if person is not None:
+                token = self.hub_auth.get_token(self)
+                person = await self._known(
+                    self.hub_auth.user_for_token(token, use_cache=False, sync=False)
+                )
         if person is None:
             raise UnknownToken(
                 "You are signed out of this page.", next_step="Load it again to sign in."
