@@ -17,6 +17,8 @@ as an engine with one GPU might.
 - ``join_s_p50``, ``join_s_p95``: from asking for the seat to being admitted, in seconds.
 - ``queue_s_p50``, ``queue_s_p95``: from asking to the slot, and ``first_s_…`` to the first token.
 - ``lesson_s``: from the first arrival to the last answer.
+- ``service_cpu_s``, ``students_cpu_s``: processor time until then, of the service and of all
+  students.
 - ``memory_mb_before``, ``memory_mb_after``: of the service, before the first student and with all.
 - ``hub_asked_per_s``: requests of the service to the Hub, for seats and for looking again.
 
@@ -45,13 +47,13 @@ from typing import Any
 from harness.figures import jain, percentile, show
 from harness.hub_api import hub_process
 from harness.hub_service import NAME, PLUGIN, TOKEN, service
-from harness.processes import Other, memory_mb
+from harness.processes import Other, cpu_s, memory_mb
 from harness.students import students_main
 
 os.environ["QMT_INTERFACES"] = "127.0.0.1"
 
 STUDENTS, ARRIVALS_S = 200, 60.0
-SLOTS, TOKEN_MS = 16, 20
+SLOTS, QUICK_SLOTS, TOKEN_MS = 16, 4, 20
 CHATS, ANSWER_TOKENS, READING_S = 2, 100, 5.0
 CONTEND_S, CONTEND_TOKENS = 40.0, 20
 ENGINE_STUDENTS, ENGINE_TOKENS, ENGINE_SLOTS = 20, 48, 8
@@ -110,6 +112,9 @@ class School:
         count: int = (await self.hub.ask(asked=True))["asked"]
         return count
 
+    def students_cpu_s(self) -> float:
+        return sum(cpu_s(process.pid) for process in self.processes)
+
     def close(self) -> None:
         for process in self.processes:
             process.close()
@@ -143,9 +148,10 @@ def lesson_figures(students: list[dict[str, Any]], chats: int) -> dict[str, floa
     }
 
 
-async def echo_figures(school: School, quick: bool) -> dict[str, float]:
+async def echo_figures(school: School, quick: bool, slots: int) -> dict[str, float]:
     count = STUDENTS // 10 if quick else STUDENTS
     before, asked, began = memory_mb(school.pid), await school.asked(), time.monotonic()
+    service_cpu, students_cpu = cpu_s(school.pid), school.students_cpu_s()
     lesson = {"chats": CHATS, "tokens": ANSWER_TOKENS, "reading_s": READING_S}
     students = await school.lesson(count, ARRIVALS_S / (10 if quick else 1), **lesson)
     took = time.monotonic() - began
@@ -153,12 +159,14 @@ async def echo_figures(school: School, quick: bool) -> dict[str, float]:
     figures |= {
         "lesson_s": took,
         "tokens_per_s": sum(each["tokens"] for each in students) / took,
+        "service_cpu_s": cpu_s(school.pid) - service_cpu,
+        "students_cpu_s": school.students_cpu_s() - students_cpu,
         "hub_asked_per_s": (await school.asked() - asked) / took,
         "memory_mb_before": before,
         "memory_mb_after": memory_mb(school.pid),
     }
-    # A tenth of the students takes ten times as long for the same number of requests.
-    tokens = CONTEND_TOKENS * (10 if quick else 1)
+    # Fewer students ask as often in all if they ask for more, and stay below their rates.
+    tokens = CONTEND_TOKENS * (STUDENTS * slots // SLOTS // count)
     contended = await school.contention(count, CONTEND_S, tokens)
     tell_problems(contended)
     figures["jain"] = jain([each["tokens"] for each in contended])
@@ -177,10 +185,12 @@ async def engine_figures(school: School) -> dict[str, float]:
 
 async def measure(half: str, quick: bool) -> dict[str, float]:
     if half == "echo":
-        arguments = ["--model", f"{PLUGIN}:{TOKEN_MS}", "--slots", str(SLOTS)]
+        slots = QUICK_SLOTS if quick else SLOTS
+        model = f"{PLUGIN}:{TOKEN_MS}"
     else:
         os.environ["QMT_MODELS"] = str(MODELS)
-        arguments = ["--model", "smollm2", "--slots", str(ENGINE_SLOTS)]
+        slots, model = ENGINE_SLOTS, "smollm2"
+    arguments = ["--model", model, "--slots", str(slots)]
     with tempfile.TemporaryDirectory(prefix="qmt-hub-") as name:
         folder = Path(name)
         hub = Other("hub")
@@ -190,7 +200,7 @@ async def measure(half: str, quick: bool) -> dict[str, float]:
                 school = School(folder, url, pid, hub)
                 try:
                     if half == "echo":
-                        return await echo_figures(school, quick)
+                        return await echo_figures(school, quick, slots)
                     return await engine_figures(school)
                 finally:
                     school.close()

@@ -84,3 +84,10 @@ def memory_mb(pid: int) -> float:
 
     root = psutil.Process(pid)
     return sum(each.memory_info().rss for each in [root, *root.children(recursive=True)]) / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process, in seconds; of its children those that have ended."""
+    import psutil
+
+    return float(sum(psutil.Process(pid).cpu_times()[:4]))
