@@ -144,7 +144,7 @@ class Host(AwaitableSeats, AwaitableMetering, _Askable):
         return await runtime.read_async(self._service.activity)
 
     async def usage(self) -> dict[str, Any]:
-        """The invites, each with its guests, what they used and what remains, as plain values."""
+        """Invites with their guests, users with their seats: what they used and what remains."""
         return await runtime.read_async(self._service.usage)
 
     async def usage_rows(self) -> list[dict[str, Any]]:

@@ -192,7 +192,7 @@ class Host(Seats, Metering, _Askable):
         return runtime.read(self._service.activity)
 
     def usage(self) -> dict[str, Any]:
-        """The invites, each with its guests, what they used and what remains, as plain values."""
+        """Invites with their guests, users with their seats: what they used and what remains."""
         return runtime.read(self._service.usage)
 
     def usage_rows(self) -> list[dict[str, Any]]:

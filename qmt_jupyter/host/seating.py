@@ -112,8 +112,11 @@ class Seating:
                 self._begin(session.stop_requests(error))
         account.is_recorded = True
         try:
+            # What holds when it is written: a write that is tried again must not bring back less.
             await self._record(
-                writer, lambda db: seat_records.put_allowance(db, user, allowance), durable=True
+                writer,
+                lambda db: seat_records.put_allowance(db, user, account.allowance),
+                durable=True,
             )
         except RecordsUnwritable:
             account.is_recorded = False

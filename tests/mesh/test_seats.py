@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 
 import anyio
@@ -15,6 +16,7 @@ from qmt_jupyter.errors import (
     OptionInvalid,
     OutsideHours,
     Paused,
+    RecordsUnwritable,
     Revoked,
     TooManyAtOnce,
 )
@@ -360,6 +362,32 @@ async def test_a_seat_that_ended_is_forgotten_and_what_it_used_is_not(person, mo
     (again,) = service.usage()["users"]
     assert again == user
     assert of(service, "alice")["tokens_month"] == 6
+    await service.close()
+
+
+async def test_a_pause_that_cannot_be_written_holds_and_is_written_later(person):
+    host, alice = person("host"), person("alice")
+    service = await host.host()
+    mesh = await alice.join(await seat(service, "alice", alice))
+    path = host.settings.host_dir / "ledger.db"
+    in_the_way = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    await service.seating.allow("alice", Allowance(concurrent=7))
+    in_the_way.execute(
+        "CREATE TRIGGER full BEFORE UPDATE ON allowances BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
+    with pytest.raises(
+        RecordsUnwritable, match=r"^This holds now, but could not be recorded yet\."
+    ):
+        await service.seating.allow("alice", Allowance(paused=True))
+    with pytest.raises(Paused):
+        await texts(mesh)
+    in_the_way.execute("DROP TRIGGER full")
+    in_the_way.close()
+    await service.seating.allow("alice", Allowance(paused=True))
+    await mesh.close()
+    await service.close()
+    service = await host.host()
+    assert of(service, "alice")["allowance"] == {"paused": True}
     await service.close()
 
 
