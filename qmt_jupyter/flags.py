@@ -96,14 +96,17 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """What is shared."""
+def add_models(
+    parser: argparse.ArgumentParser,
+    otherwise: str = f"what runs here is listed, else {DEFAULT_MODEL} is shared",
+) -> None:
+    """What is shared; ``otherwise`` says what where nothing is named."""
     parser.add_argument(
         "--model",
         action="append",
         metavar="MODEL",
         help="a .gguf file, hf:OWNER/NAME/FILE.gguf, smollm2, or NAME:REST for a provider plugin; "
-        f"repeat it for more (default: what runs here is listed, else {DEFAULT_MODEL} is shared)",
+        f"repeat it for more (default: {otherwise})",
     )
     parser.add_argument(
         "--as",

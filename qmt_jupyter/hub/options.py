@@ -65,7 +65,7 @@ def parser() -> flags.Parser:
         epilog="The Hub sets JUPYTERHUB_API_TOKEN, JUPYTERHUB_API_URL and JUPYTERHUB_SERVICE_URL\n"
         "for a service that it manages; for an external one set them by hand.",
     )
-    flags.add_models(made)
+    flags.add_models(made, otherwise=DEFAULT_MODEL)
     made.add_argument(
         "--name",
         metavar="NAME",
