@@ -97,10 +97,11 @@ async def test_a_guest_that_no_udp_reaches_joins_and_chats(no_udp, guest, host, 
 
 async def test_a_direct_way_is_taken_where_there_is_one(guest, host, service):
     mesh = await join(guest, service, await grant(host))
-    assert mesh.status()[0]["path"] == "direct"
-    await until(lambda: service.tunnels.count == 0)
+    # On a slow machine the tunnel may have been first.
+    await until(lambda: mesh.status()[0]["path"] == "direct")
     assert await texts(mesh, max_tokens=3)
     await mesh.close()
+    await until(lambda: service.tunnels.count == 0)
 
 
 async def test_revocation_arrives_in_mid_stream(no_udp, guest, host, service):
