@@ -41,6 +41,7 @@ class _Period:
     span: Span = _NOWHERE
     used: int = 0
     told: int = 0
+    told_at: float = 0.0
 
     @property
     def all_used(self) -> int:
@@ -64,8 +65,9 @@ class SeatAccount(Account):
     def allow(self, allowance: Allowance) -> None:
         """From now on this holds. What runs goes on as it was let in."""
         if allowance.zone != self.allowance.zone:
-            # Counted anew: there it may be another day, and others have not said yet.
-            self._day, self._month = _Period("day"), _Period("month")
+            # Counted anew: there it may be another day, for what others said as well.
+            for period in (self._day, self._month):
+                period.span = _NOWHERE
         self.allowance = allowance
         tokens = allowance.tokens_per_day or allowance.tokens_per_month
         self.limits = replace(allowance.limits(), tokens=tokens)
@@ -78,6 +80,7 @@ class SeatAccount(Account):
         """So many tokens were used on other hosts today and this month."""
         self._turn(wall)
         self._day.told, self._month.told = day, month
+        self._day.told_at = self._month.told_at = wall
 
     def used(self, wall: float) -> dict[str, int]:
         """Tokens of today and of this month here, with what running requests have so far."""
@@ -220,9 +223,9 @@ class SeatAccount(Account):
         for period, spans in ((self._day, day_of), (self._month, month_of)):
             if period.span.has(wall):
                 continue
-            if period.span is not _NOWHERE:
-                period.told = 0
             period.span = span = spans(wall, self._zone)
+            if not span.has(period.told_at):
+                period.told = 0
             period.used = sum(
                 tokens for each, tokens in self._spent.items() if span.has(each * QUARTER)
             )

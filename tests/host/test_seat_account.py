@@ -161,6 +161,24 @@ def test_what_was_used_elsewhere_counts_for_its_day_and_its_month():
     assert other.elsewhere(NOON + 86400) == {"day": 0, "month": 0}
 
 
+def test_what_was_used_elsewhere_is_known_before_the_first_seat_whatever_its_zone():
+    # A service hears of a user before the user comes; only the seat brings the zone.
+    account = SeatAccount(Allowance())
+    account.told_elsewhere(95, 400, NOON)
+    account.allow(Allowance(tokens_per_day=100, zone=BERLIN))
+    assert account.elsewhere(NOON) == {"day": 95, "month": 400}
+    with pytest.raises(DayUsedUp):
+        begin(account)
+    late = at("2026-12-01T00:30", BERLIN)
+    account.told_elsewhere(95, 400, late)
+    account.allow(Allowance(tokens_per_day=100))
+    assert account.elsewhere(late) == {"day": 95, "month": 400}
+    assert account.elsewhere(late + 1800) == {"day": 0, "month": 0}, "it was told in November"
+    account.told_elsewhere(95, 400, late + 1800)
+    account.allow(Allowance(tokens_per_day=100, zone=BERLIN))
+    assert account.elsewhere(late + 86400) == {"day": 0, "month": 400}
+
+
 def test_who_is_paused_is_told_so_before_anything_else():
     account = SeatAccount(Allowance(tokens_per_day=1, hours=("Sun 01:00-02:00",), paused=True))
     with pytest.raises(Paused):
