@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from .. import aio
-from ..errors import HubRefused, RequestInvalid, RequestRateReached
+from ..errors import HubRefused, RecordsUnwritable, RequestInvalid, RequestRateReached
 from ..facade import Allowance
 from ..harmless import printable
 from ..identity import peer_id
@@ -216,11 +216,20 @@ class Desk:
         return await self._entry(user)
 
     async def apply(self, users: list[str]) -> None:
-        """Have the host follow what is changed for these users now."""
+        """Have the host follow what is changed for these users now.
+
+        Raises RecordsUnwritable where it holds for all of them and could not be recorded yet.
+        """
+        unwritten: RecordsUnwritable | None = None
         for user in users:
             async with self._turn(user):
-                await self.host.allow(user, self.allowance(self.person_called(user)))
+                try:
+                    await self.host.allow(user, self.allowance(self.person_called(user)))
+                except RecordsUnwritable as error:
+                    unwritten = error
         self._seen = None
+        if unwritten is not None:
+            raise unwritten
 
     async def take(self, changes: list[Any]) -> None:
         """Follow what administrators have changed at another service of this Hub."""

@@ -19,6 +19,9 @@ from .person import LONGEST_NAME
 from .policy import read_limits
 
 _LARGEST_FILE = 8 * 1024 * 1024
+_END = 2**40
+# A change that is taken over leaves room for those that are made here after it.
+_LATEST_TAKEN = _END - 2**20
 MOST = 20_000
 """So many users can have been changed."""
 
@@ -65,7 +68,7 @@ class Overrides:
         return sorted(u for u, each in self._users.items() if each.paused or each.limits)
 
     def put(self, user: str, override: Override) -> Override:
-        """Keep a change made now. Raises OptionInvalid, or HomeNotWritable with nothing changed."""
+        """Keep a change made now. Raises OptionInvalid or HomeNotWritable; nothing changes then."""
         if not _is_name(user):
             raise OptionInvalid(f"A user's name is a text of 1 to {LONGEST_NAME} characters.")
         if user not in self._users and len(self._users) >= MOST:
@@ -85,13 +88,13 @@ class Overrides:
     def take(self, changes: Iterable[Any]) -> list[str]:
         """Take over what another service knows newer; returns for which users.
 
-        What makes no sense is left out.
+        What makes no sense is left out. Raises like :meth:`put`.
         """
         newer: dict[str, Override] = {}
         known = set(self._users)
         for each in changes:
             try:
-                user, override = _entry(each)
+                user, override = _entry(each, _LATEST_TAKEN)
             except (ValueError, OptionInvalid):
                 continue
             is_newer = override.at > newer.get(user, self.of(user)).at
@@ -107,7 +110,14 @@ class Overrides:
             "version": 1,
             "users": [{"user": user, **each.as_dict()} for user, each in users.items()],
         }
-        write_private(self._path, json.dumps(held).encode())
+        data = json.dumps(held).encode()
+        if len(data) > _LARGEST_FILE:
+            # It could not be read again, and the service not be started.
+            raise OptionInvalid(
+                f"{len(self._users)} users have been changed already, and no more can be kept.",
+                next_step="Set limits for groups in the service's configuration instead.",
+            )
+        write_private(self._path, data)
         self._users = users
 
 
@@ -118,7 +128,7 @@ def _is_name(user: object) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in user)
 
 
-def _entry(value: Any) -> tuple[str, Override]:
+def _entry(value: Any, end: float = _END) -> tuple[str, Override]:
     """One user's change. ValueError or OptionInvalid where it is none."""
     if not isinstance(value, dict):
         raise ValueError("not an object")
@@ -127,7 +137,7 @@ def _entry(value: Any) -> tuple[str, Override]:
         raise ValueError("no user's name")
     if not isinstance(paused, bool) or not (limits is None or isinstance(limits, dict)):
         raise ValueError("no change")
-    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < 2**40:
+    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < end:
         raise ValueError("no time")
     return user, Override(paused, None if limits is None else read_limits(limits), float(at))
 

@@ -170,7 +170,10 @@ class Peers:
                 months[user] += used.month
                 if told.day == day:
                     days[user] += used.day
-        return {user: Used(days[user], months[user]) for user in months}
+        return {
+            user: Used(min(days[user], _LARGEST_COUNT), min(months[user], _LARGEST_COUNT))
+            for user in months
+        }
 
     def _others(self, own: str) -> list[Told]:
         """One answer, the newest, of each service that is not this one."""

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 
 from tornado import web
 
+from ..errors import QmtError
 from .desk import Desk
-from .peers import Used
+from .peers import Told, Used
 from .person import NODE
 from .requests import JsonHandler
 
@@ -71,12 +72,13 @@ class Together:
         self._day = ""
         self._known: dict[str, Used | None] = {}  # what the host was told, on that day
         self._answered: dict[str, bool] = {}
+        self._troubles: dict[str, str] = {}  # by peer id, what was said last
 
     async def look(self) -> None:
         """One round. A peer that is away, or answers nonsense, changes nothing."""
         desk = self._desk
         for told in await desk.peers.ask():
-            await desk.take(list(told.changes))
+            await self._take(told)
         self._log()
         day = today(desk.policy.zone, time.time())
         if day != self._day:  # everybody begins anew, and the host is told so
@@ -97,6 +99,17 @@ class Together:
             except Exception:
                 log.exception("counting together failed")
             await asyncio.sleep(max(0.0, began + self._every - time.monotonic()))
+
+    async def _take(self, told: Told) -> None:
+        """Changes that cannot be kept are tried again; what was used counts nevertheless."""
+        trouble = ""
+        try:
+            await self._desk.take(list(told.changes))
+        except QmtError as error:
+            trouble = error.sentence
+        if trouble and trouble != self._troubles.get(told.peer_id):
+            log.warning("What was changed at another service: %s", trouble)
+        self._troubles[told.peer_id] = trouble
 
     def _log(self) -> None:
         """A line when a peer goes or comes back, none in between."""

@@ -9,6 +9,7 @@ import pytest
 
 from qmt_jupyter.errors import HomeNotWritable, OptionInvalid
 from qmt_jupyter.hub.overrides import MOST, NONE, Override, Overrides
+from qmt_jupyter.hub.policy import read_limits
 
 
 @pytest.fixture
@@ -79,6 +80,31 @@ def test_a_clock_that_is_ahead_does_not_decide_for_ever(path):
     assert not kept.of("ann").paused
     kept.take([{"user": "ann", "paused": True, "limits": None, "at": 1.0}])
     assert not kept.of("ann").paused
+
+
+def test_the_last_moment_that_there_is_does_not_keep_the_service_from_starting(path):
+    kept = Overrides(path)
+    kept.take([{"user": "ann", "paused": True, "limits": None, "at": 2**40 - 0.0005}])
+    kept.put("ann", Override(True, {"concurrent": 1}))
+    kept.put("ann", Override(True))
+    assert Overrides(path).of("ann") == kept.of("ann")
+    assert kept.of("ann").paused
+
+
+def test_what_would_be_too_much_to_read_again_is_not_written(path, monkeypatch):
+    monkeypatch.setattr("qmt_jupyter.hub.overrides._LARGEST_FILE", 64 * 1024)
+    kept = Overrides(path)
+    kept.put("ann", Override(True))
+    limits = {"models": ["x" * 200] * 64}
+    users = [{"user": f"u{n}", "paused": True, "limits": limits, "at": 1} for n in range(20)]
+    with pytest.raises(OptionInvalid, match="already"):
+        kept.take(users)
+    for number in range(4):
+        kept.put(f"v{number}", Override(limits=read_limits(limits)))
+    with pytest.raises(OptionInvalid, match="already"):
+        kept.put("one more", Override(limits=read_limits(limits)))
+    assert kept.of("one more") == NONE
+    assert Overrides(path).changes() == kept.changes()
 
 
 NONSENSE = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -12,8 +13,8 @@ pytest.importorskip("jupyterhub")
 
 from tornado.httpserver import HTTPServer
 
-from qmt_jupyter.errors import HubRefused
-from qmt_jupyter.hub import overrides, together
+from qmt_jupyter.errors import HomeNotWritable, HubRefused, RecordsUnwritable
+from qmt_jupyter.hub import overrides, peers, together
 from qmt_jupyter.hub.app import make_app
 from qmt_jupyter.hub.desk import Desk
 from qmt_jupyter.hub.options import Options
@@ -172,6 +173,52 @@ async def test_a_clock_that_is_ahead_cannot_keep_its_word_for_ever(nodes, monkey
     await rounds(one, two)
     assert not one.host.allowed["ann"].paused
     assert one.desk.overrides.changes() == two.desk.overrides.changes()
+
+
+async def test_counts_that_add_up_to_no_number_keep_nobody_elses_from_counting(nodes):
+    one, two = nodes
+    two.host.counts = {"ann": (2**53, 2**53), "ben": (7, 70)}
+    three = peers._Peer("http://127.0.0.1:1/")
+    three.heard(
+        peers.Told(
+            Identity.fresh().peer_id, together.today("UTC", time.time()),
+            {"ann": peers.Used(2**53, 2**53)}, (),
+        )
+    )  # fmt: skip
+    one.desk.peers._peers.append(three)
+    await rounds(one)
+    assert one.host.elsewhere == {"ann": (2**53, 2**53), "ben": (7, 70)}, "as a host takes them"
+
+
+async def test_a_full_disk_stops_no_counting(nodes, monkeypatch):
+    one, two = nodes
+    two.host.counts = {"ann": (7, 70)}
+    two.desk.overrides.put("ben", overrides.Override(paused=True))
+
+    def no_room(*_):
+        raise HomeNotWritable("no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(overrides, "write_private", no_room)
+        await rounds(one)
+    assert one.host.elsewhere == {"ann": (7, 70)}
+    await rounds(one)
+    assert one.host.allowed["ben"].paused, "it is tried again"
+
+
+async def test_what_the_host_cannot_record_for_one_holds_for_all(nodes, monkeypatch):
+    one, two = nodes
+    for user in ("ann", "ben"):
+        two.desk.overrides.put(user, overrides.Override(paused=True))
+    allow = one.host.allow
+
+    async def unwritable(user, allowance):
+        await allow(user, allowance)
+        raise RecordsUnwritable("This holds now, but could not be recorded yet.")
+
+    monkeypatch.setattr(one.host, "allow", unwritable)
+    await rounds(one)
+    assert {user for user, each in one.host.allowed.items() if each.paused} == {"ann", "ben"}
 
 
 async def test_only_a_service_with_the_scope_is_told(nodes):
