@@ -129,6 +129,11 @@ def _invites(
     ]
 
 
+def invite(connection: sqlite3.Connection, invite_id: str) -> InviteRecord:
+    """One invite or seat that is recorded; IndexError for any other."""
+    return _invites(connection, "WHERE invite_id = ?", invite_id)[0]
+
+
 def _limits(text: str) -> Limits:
     try:
         return Limits.from_dict(json.loads(text))

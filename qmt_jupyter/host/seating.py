@@ -6,10 +6,11 @@ stops, is tried again, and whoever asked is told.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from ..errors import OptionInvalid, Paused, RecordsUnwritable, Revoked
@@ -20,6 +21,7 @@ from .granting import Terms, sign_invite
 from .ledger import Ledger, Write
 from .membership import Register
 from .report import seats_report
+from .seat_account import SeatAccount
 from .session import Session
 from .usage import UsageBook
 
@@ -84,10 +86,14 @@ class Seating:
             uuid.UUID(found.record.invite_id) if found else None,
         )
         record = Terms(name, 1, lifetime).record(made, now, user=user, guest=guest)
+        _require_allowance(allowance)
         # Known before it is written: two calls side by side must give the same seat.
         self._register.add_invite(record)
-        await self._allow(user, allowance)
-        await writer.write(lambda db: seat_records.put_seat(db, record), durable=found is None)
+        allowed = self._allow(user, allowance)
+        # Handed over at once: an end that comes meanwhile must be written after it.
+        written = writer.write(lambda db: seat_records.put_seat(db, record), durable=found is None)
+        await allowed
+        await written
         return link.Link(made, self._hints())
 
     async def allow(self, user: str, allowance: Allowance) -> None:
@@ -97,27 +103,31 @@ class Seating:
         :class:`~qmt_jupyter.errors.OptionInvalid`.
         """
         _require_user(user)
+        _require_allowance(allowance)
         await self._allow(user, allowance)
 
-    async def _allow(self, user: str, allowance: Allowance) -> None:
-        if not isinstance(allowance, Allowance):
-            raise OptionInvalid("What a user may take is given as an Allowance.")
+    def _allow(self, user: str, allowance: Allowance) -> Awaitable[None]:
+        """Holds when it returns; what it returns ends when it is recorded."""
         writer, account = self._writer(), self._register.users.of(user).account
         if account.allowance == allowance and account.is_recorded:
-            return
+            return asyncio.sleep(0)
         account.allow(allowance)
         if account.is_paused:
             error = Paused("Your seat has been paused, and what ran was ended.")
             for session in self._sessions_of(user):
                 self._begin(session.stop_requests(error))
         account.is_recorded = True
+
+        def put(db: Any) -> None:
+            # What holds by now: a try that failed may be made again after a newer one.
+            seat_records.put_allowance(db, user, account.allowance)
+
+        return self._noted(account, self._record(writer, put))
+
+    @staticmethod
+    async def _noted(account: SeatAccount, recorded: Awaitable[None]) -> None:
         try:
-            # What holds when it is written: a write that is tried again must not bring back less.
-            await self._record(
-                writer,
-                lambda db: seat_records.put_allowance(db, user, account.allowance),
-                durable=True,
-            )
+            await recorded
         except RecordsUnwritable:
             account.is_recorded = False
             raise
@@ -146,12 +156,16 @@ class Seating:
             for invite_id in seats:
                 records.revoke(db, invite_id, now)
 
-        await self._record(writer, revoke, durable=True)
+        await self._record(writer, revoke)
         return len(seats)
 
-    async def _record(self, writer: Ledger, write: Write[None], *, durable: bool) -> None:
+    def _record(self, writer: Ledger, write: Write[None]) -> Awaitable[None]:
+        return self._tried_again(writer, write, writer.write(write, durable=True))
+
+    @staticmethod
+    async def _tried_again(writer: Ledger, write: Write[None], written: Awaitable[None]) -> None:
         try:
-            await writer.write(write, durable=durable)
+            await written
         except RecordsUnwritable:
             writer.post(write)
             raise RecordsUnwritable(
@@ -198,6 +212,11 @@ def _require_user(user: str) -> None:
     fits = isinstance(user, str) and 0 < len(user) <= _LONGEST_USER
     if not fits or any("\ud800" <= letter <= "\udfff" for letter in user):
         raise OptionInvalid(f"A user's name is a text of 1 to {_LONGEST_USER} characters.")
+
+
+def _require_allowance(allowance: Allowance) -> None:
+    if not isinstance(allowance, Allowance):
+        raise OptionInvalid("What a user may take is given as an Allowance.")
 
 
 def _require_guest(guest: str) -> None:

@@ -259,7 +259,8 @@ class HostService(Figures):
         )
         # Once begun it is carried through: the ledger and the host must know the same guests.
         member = await asyncio.shield(asyncio.ensure_future(self._enter(wanted)))
-        theirs = Counter(session.member for session in self._sessions)[member]
+        # All seats of a user count as one guest, with however many identities.
+        theirs = sum(each.member.line == member.line for each in self._sessions if each.member)
         if theirs >= MAX_CONNECTIONS_OF_ONE:
             raise Busy(f"This guest has {theirs} connections already.", retry_after=5.0)
         return member
@@ -267,10 +268,9 @@ class HostService(Figures):
     async def _enter(self, wanted: Membership) -> Member:
         membership = await self._writer.write(lambda db: records.admit(db, wanted), durable=True)
         if not self._register.knows(membership.invite_id):
-            # Made by another process a moment ago, and not noticed yet.
-            made = await self._writer.write(
-                lambda db: records.Changes.known(db).invites[membership.invite_id]
-            )
+            # Made by another process a moment ago and not noticed yet, or a seat that a clock which
+            # was wrong for a while made look long over.
+            made = await self._writer.write(lambda db: records.invite(db, membership.invite_id))
             self._register.add_invite(made)
         return self._register.add_member(membership)
 

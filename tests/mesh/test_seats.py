@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 import time
 
 import anyio
@@ -10,6 +12,7 @@ import pytest
 
 from qmt_jupyter.errors import (
     AdmissionRefused,
+    Busy,
     DayUsedUp,
     MembershipEnded,
     MonthUsedUp,
@@ -21,6 +24,7 @@ from qmt_jupyter.errors import (
     TooManyAtOnce,
 )
 from qmt_jupyter.host import seat_records
+from qmt_jupyter.host import service as services
 from qmt_jupyter.host.allowance import NO_LIMITS, Allowance
 from qmt_jupyter.providers.echo import Echo
 from qmt_jupyter.wire import messages
@@ -277,6 +281,90 @@ async def test_calls_side_by_side_give_the_same_seat(person):
             tasks.start_soon(ask)
     assert len({each.invite.invite_id for each in granted}) == 1
     assert len(of(service, "alice")["seats"]) == 1
+    await service.close()
+
+
+async def test_a_seat_that_is_ended_while_it_is_given_stays_ended_after_a_restart(person):
+    host, alice = person("host"), person("alice")
+    service = await host.host()
+    granted, ended = [], []
+
+    async def give():
+        granted.append(await seat(service, "alice", alice, Allowance(concurrent=1)))
+
+    async def end():
+        ended.append(await service.seating.end("alice"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(give)
+        tasks.start_soon(end)
+    assert ended == [1]
+    with pytest.raises(Revoked):
+        await alice.join(granted[0])
+    await service.close()
+    service = await host.host()
+    assert [each["seats"] for each in service.seats()] in ([], [[]])
+    with pytest.raises(Revoked):
+        await alice.join(granted[0])
+    await service.close()
+
+
+async def test_what_a_user_may_take_is_recorded_as_it_is_though_the_disk_was_full(
+    person, monkeypatch
+):
+    host = person("host")
+    service = await host.host()
+    put, fails, full = seat_records.put_allowance, [True], threading.Event()
+
+    def full_once(db, user, allowance):
+        full.wait(10)
+        if fails and fails.pop():
+            raise sqlite3.OperationalError("database or disk is full")
+        put(db, user, allowance)
+
+    monkeypatch.setattr(seat_records, "put_allowance", full_once)
+    tried = asyncio.ensure_future(service.seating.allow("alice", Allowance(concurrent=7)))
+    await asyncio.sleep(0.05)
+    full.set()
+    time.sleep(0.2)  # it has failed now, and whoever waits for it does not know yet
+    pausing = asyncio.ensure_future(service.seating.allow("alice", Allowance(paused=True)))
+    with pytest.raises(RecordsUnwritable):
+        await tried
+    await pausing
+    await service.close()
+    service = await host.host()
+    assert of(service, "alice")["paused"]
+    await service.close()
+
+
+async def test_a_user_with_many_identities_has_no_more_connections_than_one(person, monkeypatch):
+    monkeypatch.setattr(services, "MAX_CONNECTIONS_OF_ONE", 3)
+    service = await person("host").host()
+    guests = [person(f"alice-{number}") for number in range(4)]
+    held = [await each.join(await seat(service, "alice", each)) for each in guests[:3]]
+    with pytest.raises(Busy, match="3 connections"):
+        await guests[3].join(await seat(service, "alice", guests[3]))
+    bob = person("bob")
+    held.append(await bob.join(await seat(service, "bob", bob)))
+    await held[0].close()
+    await until(lambda: len(service.activity()["guests"]) < 4)
+    held[0] = await guests[3].join(await seat(service, "alice", guests[3]))
+    for each in (*held, service):
+        await each.close()
+
+
+async def test_who_comes_back_to_a_seat_that_a_wrong_clock_made_forgotten_is_let_in(person):
+    service = await person("host").host()
+    alice = person("alice")
+    granted = await seat(service, "alice", alice)
+    service.seating.forget(time.time() + 7 * 86400)
+    mesh = await alice.join(granted)
+    assert "".join(await texts(mesh)) == "one two three"
+    assert of(service, "alice")["tokens_today"] == 6
+    assert await service.seating.end("alice") == 1
+    with pytest.raises(Revoked):
+        await texts(mesh)
+    await mesh.close()
     await service.close()
 
 
