@@ -3,6 +3,7 @@
 const XSRF = document.querySelector('meta[name="qmt-xsrf"]').content;
 const AWAY = "The service does not answer. This page tries again by itself.";
 const LONGEST_MS = 20_000;
+const LONGEST_PAUSE_MS = 30_000;
 
 export class Problem extends Error {
   constructor(sentence, { status = 0, nextStep = "" } = {}) {
@@ -38,7 +39,7 @@ export async function ask(path, body) {
 }
 
 /**
- * Call `look` every so many milliseconds while the page is visible; after a problem less often.
+ * Call `look` every so many milliseconds while the page is visible; after a problem in 4 s, 8 s, …
  * `tell` gets the problem, or null when all is well. Answers a function that looks at once.
  */
 export function watch(look, everyMs, tell) {
@@ -65,7 +66,8 @@ export function watch(look, everyMs, tell) {
       if (!(problem instanceof Problem)) console.error(problem);
     }
     running = false;
-    const wait = again ? 0 : Math.min(everyMs * 2 ** failed, Math.max(everyMs, 30_000));
+    const pause = failed ? Math.min(2_000 * 2 ** failed, LONGEST_PAUSE_MS) : everyMs;
+    const wait = again ? 0 : pause;
     again = false;
     timer = setTimeout(turn, wait);
   }
@@ -80,10 +82,13 @@ const troubles = new Map();
 /** Shows the problem of one part of the page until that part is well again. */
 export function teller(part) {
   return (problem) => {
-    if (problem) troubles.set(part, problem.message);
+    if (problem) troubles.set(part, problem);
     else troubles.delete(part);
+    // Who is signed out need not know what else is wrong.
+    const signedOut = [...troubles.values()].filter((each) => each.status === 401);
+    const told = signedOut.length ? signedOut : [...troubles.values()];
+    const said = [...new Set(told.map((each) => each.message))].join(" ");
     const node = document.getElementById("trouble");
-    const said = [...new Set(troubles.values())].join(" ");
     if (node.textContent !== said) node.textContent = said;
   };
 }
