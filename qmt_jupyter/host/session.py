@@ -177,7 +177,7 @@ class Session:
         self._control.post(
             messages.encode(
                 messages.Refusal(
-                    code=error.code, sentence=error.sentence, retry_after=error.retry_after
+                    code=error.code, sentence=_sendable(error), retry_after=error.retry_after
                 )
             )
         )
@@ -340,7 +340,7 @@ class Session:
         if running.writer.ended:
             return
         failed = messages.Failed(
-            code=error.code, sentence=error.sentence, retry_after=error.retry_after
+            code=error.code, sentence=_sendable(error), retry_after=error.retry_after
         )
         running.channel.post(running.writer.frame(failed, time.monotonic()))
 
@@ -354,6 +354,12 @@ class Session:
         tasks = [each.task for each in running if each.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=_GOODBYE)
+
+
+def _sendable(error: QmtError) -> str:
+    """Its sentence, cut where it lists more than a guest reads: models, hours of the week."""
+    said, most = error.sentence, messages.LONGEST_SENTENCE
+    return said if len(said) <= most else f"{said[: most - 1]}…"
 
 
 def _says_something(reply: messages.Reply) -> bool:

@@ -18,7 +18,8 @@ VERSION = 1
 MOST_DIMENSIONS = 16_384
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
-Sentence = Annotated[str, msgspec.Meta(max_length=2000)]
+LONGEST_SENTENCE = 2000
+Sentence = Annotated[str, msgspec.Meta(max_length=LONGEST_SENTENCE)]
 NodeAddress = Annotated[str, msgspec.Meta(max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 JsonObject = dict[str, Any]

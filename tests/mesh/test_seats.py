@@ -141,6 +141,20 @@ async def test_outside_its_hours_a_seat_may_ask_nothing(person):
     await service.close()
 
 
+async def test_who_has_very_many_hours_is_told_so_as_well(person):
+    service = await person("host").host()
+    day = time.strftime("%a", time.gmtime(time.time() + 3 * 86400))
+    many = ",".join([day] * 7)
+    allowance = Allowance(hours=[f"{many} 08:00-08:{minute}" for minute in range(10, 60)] + [
+        f"{many} 09:00-09:{minute}" for minute in range(10, 24)
+    ])  # fmt: skip
+    mesh = await person("alice").join(await seat(service, "alice", person("alice"), allowance))
+    with pytest.raises(OutsideHours, match=r"until \w+ 08:00 \(UTC\)"):
+        await texts(mesh)
+    await mesh.close()
+    await service.close()
+
+
 async def test_a_seat_that_is_ended_stops_what_runs_and_stays_ended(person):
     service = await person("host").host(slow())
     alice = person("alice")
