@@ -138,7 +138,7 @@ async def contend(students: list[Student], greedy: set[str], tokens: int, until:
     async def keep_asking(student: Student) -> None:
         try:
             while True:
-                await student.ask(tokens)
+                await student.ask_until_answered(tokens)
         except Exception as error:
             student.problem = student.problem or f"{type(error).__name__}: {error}"[:300]
 
