@@ -182,6 +182,8 @@ class _Starting(web.RequestHandler):
     def prepare(self) -> None:
         """By whichever method, at whichever address."""
         self.set_header("Cache-Control", "no-store")
+        # What comes next on this connection would be answered here, too.
+        self.set_header("Connection", "close")
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Retry-After", "5")
         self.set_status(503)
@@ -200,6 +202,8 @@ class _StartingPage(web.RequestHandler):
     def get(self) -> None:
         """It looks again by itself."""
         self.set_header("Cache-Control", "no-store")
+        # What comes next on this connection would be answered here, too.
+        self.set_header("Connection", "close")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Refresh", "3")
         self.finish("The service is starting: its model is being loaded.\n")

@@ -436,8 +436,11 @@ class Hub:
         self._running[name] = Kept(program, environment, home / "service.log")
 
     def _wait_for_service(self, name: str) -> None:
-        address = f"{self.url}services/{name}/health"
-        self._wait(lambda: self._answers(address), self._running[name])
+        """While its model is being loaded it says that it is well, and to everything else 503."""
+        address = f"{self.url}services/{name}/"
+        kept = self._running[name]
+        self._wait(lambda: self._answers(f"{address}health"), kept)
+        self._wait(lambda: ask("GET", f"{address}api/node", timeout=30).status != 503, kept)
 
     def stop_service(self, name: str) -> None:
         """End an external service as its machine does when it shuts down."""

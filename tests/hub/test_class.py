@@ -18,7 +18,7 @@ import pytest
 from tests.hub.hub import RefusedError, Service
 from tests.hub.kernel import CellFailedError
 
-RECHECK = 2.0
+RECHECK = 1.0
 STUDENTS = 4000  # tokens a day
 DELAY = 0.02  # seconds for each word of the model "echo"
 
