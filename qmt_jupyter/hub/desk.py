@@ -34,6 +34,8 @@ MOST_SEATS = 16
 """So many guests of one user have a seat at a time; the one longest not renewed makes room."""
 MOST_ASKED = 60
 """So many times a minute one user can ask for seats: each writes to the host's records."""
+MOST_GIVEN_UP = 120
+"""So many times a minute one user can give seats up: each takes a look at the host's users."""
 _LOST = "The JupyterHub does not let you use this service any more."
 _NOT_RENEWED = "The service was started anew, and the seat was not renewed."
 
@@ -83,7 +85,7 @@ class Desk:
         self.started = time.time()
         self._watch = Watch(rights, options.recheck, self._still_here, self._gone)
         self._people: dict[str, Person] = {}
-        self._asked: dict[str, list[float]] = {}  # when, by the steady clock
+        self._asked: dict[tuple[str, str], list[float]] = {}  # when, by the steady clock
         self._seen: asyncio.Future[list[dict[str, Any]]] | None = None
         self._seen_at = 0.0
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -123,7 +125,7 @@ class Desk:
         """
         self.require_user(person)
         _require_guest(guest)
-        self._require_pace(person.name)
+        self._require_pace(person.name, "asked for", MOST_ASKED)
         async with self._turn(person.name):
             self._people[person.name] = person
             self._watch.remember(person, guest, token, time.time() + SEAT_LIFETIME)
@@ -134,22 +136,24 @@ class Desk:
             made = await self.host.seat(person.name, guest, allowance, lifetime=SEAT_LIFETIME)
         return Seated(made.url, person.name, made.expires_at or 0)
 
-    def _require_pace(self, user: str) -> None:
+    def _require_pace(self, user: str, what: str, most: int) -> None:
         now = time.monotonic()
-        asked = [each for each in self._asked.get(user, ()) if each > now - 60]
-        if len(asked) >= MOST_ASKED:
+        asked = [each for each in self._asked.get((user, what), ()) if each > now - 60]
+        if len(asked) >= most:
             raise RequestRateReached(
-                f"{printable(user, 80)} has asked for seats {MOST_ASKED} times within a minute.",
+                f"{printable(user, 80)} has {what} seats {most} times within a minute.",
                 retry_after=asked[0] + 60 - now,
             )
-        self._asked[user] = [*asked, now]
+        self._asked[user, what] = [*asked, now]
 
     async def give_up(self, person: Person, guest: str) -> None:
         """End a seat of the person's own; nothing happens where there is none.
 
         Nor where somebody is connected by it: another kernel of the same home, or a terminal.
+        Raises RequestRateReached.
         """
         _require_guest(guest)
+        self._require_pace(person.name, "given up", MOST_GIVEN_UP)
         async with self._turn(person.name):
             if (await self._live()).get((person.name, guest)):
                 return
@@ -330,7 +334,7 @@ class Desk:
         """``unknown_ones_end``: so do seats from before the start that were not renewed since."""
         live = await self._live()
         minute_ago = time.monotonic() - 60
-        self._asked = {u: asked for u, asked in self._asked.items() if asked[-1] > minute_ago}
+        self._asked = {who: asked for who, asked in self._asked.items() if asked[-1] > minute_ago}
         self._watch.look({seat for seat, connections in live.items() if connections})
         if unknown_ones_end:
             for user, guest in live:

@@ -323,6 +323,18 @@ async def test_one_user_cannot_ask_for_seats_without_end(tmp_path, monkeypatch):
         assert (await made.seat("zoe's"))[0] == 200
 
 
+async def test_one_user_cannot_give_seats_up_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(desks, "MOST_GIVEN_UP", 3)
+    async with opened(tmp_path) as made:
+
+        async def give_up(token):
+            return (await made.ask("DELETE", "api/seat", token, {"guest": own_id()}))[0].code
+
+        assert [await give_up("ann's") for _ in range(5)] == [204] * 3 + [429] * 2
+        assert await give_up("zoe's") == 204
+        assert (await made.seat("ann's"))[0] == 200
+
+
 async def test_many_ask_at_once_and_each_gets_one(tmp_path):
     async with opened(tmp_path) as made:
         for n in range(60):
