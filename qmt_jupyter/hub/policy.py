@@ -230,7 +230,8 @@ class _Reader:
 
 
 def notices(policy: Policy) -> list[str]:
-    """What is possible but looks like a slip: limits for a group that ``only`` leaves out."""
+    """What is possible but looks like a slip: limits for a group that ``only`` leaves out, and for
+    a user by a name with capitals, which few Hubs have."""
     said = []
     for name in sorted(policy.groups) if policy.only is not None else ():
         near = difflib.get_close_matches(name, sorted(policy.only or ()), 1, 0.75)
@@ -239,6 +240,12 @@ def notices(policy: Policy) -> list[str]:
                 f"[groups.{printable(name, 80)}] is for a group that is not in only; "
                 f"is {printable(near[0], 80)} meant?"
             )
+    said += [
+        f"[users.{printable(name, 80)}] is for a name with capitals, and JupyterHub makes names "
+        f"small unless it is told otherwise; is {printable(name.lower(), 80)} meant?"
+        for name in sorted(policy.users)
+        if name != name.lower() and name.lower() not in policy.users
+    ]
     return said
 
 

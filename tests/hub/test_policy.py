@@ -211,5 +211,8 @@ def test_limits_for_a_group_that_looks_misspelled_are_noticed():
     slip = read_policy('only = ["course-a"]\n[groups.cuorse-a]\nconcurrent = 1')
     assert "is course-a meant?" in notices(slip)[0]
     assert notices(read_policy(COURSES)) == notices(Policy()) == []
+    capitals = read_policy("[users.Ada]\nconcurrent = 1\n[users.Ben]\n[users.ben]\n")
+    assert [each for each in notices(capitals) if "[users.Ada]" in each and "is ada meant?" in each]
+    assert len(notices(capitals)) == 1
     # Who is in a group that only leaves out can be in another one, too.
     assert notices(read_policy('only = ["staff"]\n[groups.course-a]\nconcurrent = 1')) == []

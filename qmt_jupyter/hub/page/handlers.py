@@ -217,7 +217,8 @@ class Change(Visit):
     """Pause a user, let them go on, change their limits or go back to the policy; for admins.
 
     The body: ``{"user": NAME}`` with ``"paused": bool`` and/or ``"limits": {…}``, null for those of
-    the policy. Limits that are left out stay as they are.
+    the policy. Of the two, what is left out stays as it is; limits take the place of all that were
+    set before, and those that are not among them are the policy's.
     """
 
     async def post(self) -> None:
