@@ -142,11 +142,19 @@ class SeatAccount(Account):
     def _rooms(self, grant: Grant) -> list[tuple[int, str]]:
         asked = self._asked_at.get(grant, 0.0)
         return [
-            (budget - period.all_used - self._reserved(period), period.name)
-            for period, budget in self._budgets()
-            # What began yesterday takes nothing of today.
-            if period.span.has(asked)
+            (budget - self._taken(period, asked), period.name) for period, budget in self._budgets()
         ]
+
+    def _taken(self, period: _Period, asked: float) -> int:
+        """What is used and held of the day or the month of ``asked``, which may be over.
+
+        What began yesterday takes nothing of today, and no more than yesterday had left.
+        """
+        if period.span.has(asked):
+            return period.all_used + self._reserved(period)
+        over = _Period(period.name)
+        over.span = (day_of if period is self._day else month_of)(asked, self._zone)
+        return self._spent_in(over.span) + self._reserved(over)
 
     def _budgets(self) -> list[tuple[_Period, int]]:
         allowed = self.allowance
@@ -226,12 +234,13 @@ class SeatAccount(Account):
             period.span = span = spans(wall, self._zone)
             if not span.has(period.told_at):
                 period.told = 0
-            period.used = sum(
-                tokens for each, tokens in self._spent.items() if span.has(each * QUARTER)
-            )
+            period.used = self._spent_in(span)
         if len(self._spent) > 40 * 96:
             oldest = (wall - REMEMBERED) // QUARTER
             self._spent = Counter({at: n for at, n in self._spent.items() if at >= oldest})
+
+    def _spent_in(self, span: Span) -> int:
+        return sum(tokens for each, tokens in self._spent.items() if span.has(each * QUARTER))
 
     def _reserved(self, period: _Period) -> int:
         return sum(grant.held for grant, asked in self._asked_at.items() if period.span.has(asked))

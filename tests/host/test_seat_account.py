@@ -125,6 +125,21 @@ def test_an_answer_counts_on_the_day_it_was_asked_on_though_it_ends_after_midnig
     assert again.used(after) == {"day": 0, "month": 0}
 
 
+def test_a_prompt_that_is_counted_after_midnight_takes_no_more_than_its_day_had():
+    for allowance, refused in (
+        (Allowance(tokens_per_day=100), DayUsedUp),
+        (Allowance(tokens_per_month=100), MonthUsedUp),
+    ):
+        account, late = SeatAccount(allowance), NOON + 12 * 3600 - 1
+        take(account, 10, 20, late)
+        grant = begin(account, late, prompt=10, wanted=20)
+        begin(account, late + 60).settle(10, 90, 0.0)
+        grant.know_prompt(50, 0.0)
+        assert grant.answer_limit == 20, "70 were left"
+        with pytest.raises(refused):
+            grant.know_prompt(90, 0.0)
+
+
 def test_days_are_those_of_the_zone_and_another_zone_counts_anew():
     account = SeatAccount(Allowance(tokens_per_day=100, zone=BERLIN))
     evening = at("2026-12-01T23:30", BERLIN)
