@@ -5,6 +5,7 @@ The Hub is a scripted one and so is the host; the rest (desk, policy, overrides,
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -19,6 +20,7 @@ from qmt_jupyter.hub.app import make_app
 from qmt_jupyter.hub.desk import Desk
 from qmt_jupyter.hub.options import Options
 from qmt_jupyter.hub.overrides import Overrides
+from qmt_jupyter.hub.page.handlers import READERS
 from qmt_jupyter.hub.page.login import REMEMBERED_S
 from qmt_jupyter.hub.page.standing import standing
 from qmt_jupyter.hub.page.usage_csv import text_cell, usage_csv
@@ -316,6 +318,24 @@ async def test_many_who_look_at_once_cost_the_host_one_look(stage, monkeypatch):
     for each in browsers:
         await each.fetch("api/hours")
     assert (stage.host.looks, len(stage.host.asked_hours)) == (0, 1)
+
+
+async def test_one_who_asks_for_the_same_hours_in_a_flood_does_not_have_them_read_as_often(stage):
+    ann = await stage.browser("ann")
+    usual, going = stage.host.hours, asyncio.Event()
+
+    async def slow(since, user=None):
+        read = await usual(since, user)
+        await going.wait()
+        return read
+
+    stage.host.hours = slow
+    flood = [asyncio.ensure_future(ann.fetch("api/hours?days=31")) for _ in range(8)]
+    while len(stage.host.asked_hours) < 1:
+        await asyncio.sleep(0.01)
+    going.set()
+    assert {each.code for each in await asyncio.gather(*flood)} == {200}
+    assert len(stage.host.asked_hours) <= READERS
 
 
 async def test_what_the_hub_said_is_remembered_for_a_few_seconds_only(stage, monkeypatch):

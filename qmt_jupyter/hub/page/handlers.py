@@ -185,19 +185,28 @@ class Hours(Visit):
         self.write_json(await self.read(whose, days))
 
     async def read(self, whose: str | None, days: int) -> dict[str, Any]:
-        """Look it up, unless that was done just now: each time the records are read anew."""
-        now = time.time()
-        kept = self.recent.get((whose, days))
-        if kept is not None and 0 <= now - kept["now"] < KEPT_S:
+        """Look it up, unless that was done just now: each time the records are read anew.
+
+        Those who ask for the same while it is looked up wait for their turn, and find it done.
+        """
+        if (kept := self.kept(whose, days)) is not None:
             return kept
-        since = (now - days * DAY_S) // 3600 * 3600
         async with self.turns:
+            if (kept := self.kept(whose, days)) is not None:
+                return kept
+            now = time.time()
+            since = (now - days * DAY_S) // 3600 * 3600
             hours = await self.desk.host.hours(since, whose)
-        while len(self.recent) >= MOST_KEPT:
-            del self.recent[next(iter(self.recent))]
-        read = {"since": since, "now": now, "hours": hours}
-        self.recent[whose, days] = read
+            while len(self.recent) >= MOST_KEPT:
+                del self.recent[next(iter(self.recent))]
+            read = {"since": since, "now": now, "hours": hours}
+            self.recent[whose, days] = read
         return read
+
+    def kept(self, whose: str | None, days: int) -> dict[str, Any] | None:
+        """What was read within the last seconds, if anything was."""
+        kept = self.recent.get((whose, days))
+        return kept if kept is not None and 0 <= time.time() - kept["now"] < KEPT_S else None
 
 
 class UsageFile(Visit):
