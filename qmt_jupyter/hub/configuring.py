@@ -6,6 +6,7 @@ Imports nothing of JupyterHub: it fills in the configuration object that it is g
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ _PASSED_ON_WHOLE = {
     "HOME", "TMPDIR", "TZ", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
     "NO_PROXY", "LANG", "LC_ALL",
 }  # fmt: skip
+_LABEL = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _OF_GUESTS = {"QMT_INVITE", HUB_URL_VARIABLE}
 
 
@@ -67,8 +69,9 @@ def configure(
     with one it is an external service, started by hand elsewhere with that token, and ``model``,
     ``upstream``, ``config``, ``environment`` and ``arguments`` are given there. ``hub_url`` is
     where notebook servers reach the Hub's proxy (default: ``c.JupyterHub.bind_url`` on this
-    machine). ``metrics_token``: a token for who collects metrics. ``environment`` adds to what
-    the service sees, ``arguments`` are flags of ``python -m qmt_jupyter.hub``.
+    machine; with ``subdomain_host`` the service's own domain). ``metrics_token``: a token for who
+    collects metrics. ``environment`` adds to what the service sees, ``arguments`` are flags of
+    ``python -m qmt_jupyter.hub``.
 
     Call it once for each service, after what else the file says of ``c.JupyterHub.services``,
     ``load_roles`` and ``custom_scopes`` and of ``environment`` and ``server_token_scopes`` of
@@ -102,7 +105,7 @@ def configure(
             f"The Hub has a service called {name} already.",
             next_step="Give each a name of its own.",
         )
-    place = _hub_url(hub, hub_url)
+    place = _hub_url(hub, name, hub_url)
     given = [*_models(model, "--model"), *_models(upstream, "--upstream")]
     given += ["--config", os.path.abspath(config)] if config is not None else []  # noqa: PTH100
     given += [str(each) for each in arguments]
@@ -302,7 +305,7 @@ def _models(given: str | Sequence[str] | None, flag: str) -> list[str]:
     return [word for each in listed for word in (flag, str(each))]
 
 
-def _hub_url(hub: Any, given: str | None) -> str:
+def _hub_url(hub: Any, name: str, given: str | None) -> str:
     """Where notebook servers reach the proxy; ``bind_url`` may say to listen everywhere."""
     if given is not None:
         _require_url(given, "hub_url")
@@ -318,4 +321,29 @@ def _hub_url(hub: Any, given: str | None) -> str:
     host = f"[{host}]" if ":" in host else host
     shown = "" if (scheme, port) in (("http", 80), ("https", 443)) else f":{port}"
     inner = path.strip("/")
-    return f"{scheme}://{host}{shown}/{inner}/" if inner else f"{scheme}://{host}{shown}/"
+    origin = _own_origin(hub, name) or f"{scheme}://{host}{shown}"
+    return f"{origin}/{inner}/" if inner else f"{origin}/"
+
+
+def _own_origin(hub: Any, name: str) -> str:
+    """Where each user and service has a domain, the service's: by no other leads the proxy there.
+
+    Empty where they have none. Raises OptionInvalid where the Hub's way to name it is not known.
+    """
+    if not (public := _held(hub, "subdomain_host", "")):
+        return ""
+    _require_url(public, "subdomain_host")
+    split = urlsplit(public)
+    hook: Any = _held(hub, "subdomain_hook", "idna")
+    if callable(hook):
+        domain = hook(name, split.hostname, kind="service")
+    elif hook == "legacy":
+        domain = f"services.{split.hostname}"
+    elif _LABEL.fullmatch(name):
+        domain = f"{name}--service.{split.hostname}"
+    else:
+        raise OptionInvalid(
+            f"What domain the Hub gives the service {name} is not known.",
+            next_step="Give hub_url, or a name of small letters, digits and single dashes.",
+        )
+    return f"{split.scheme}://{domain}{f':{split.port}' if split.port else ''}"

@@ -37,7 +37,8 @@ class Options:
     ``name`` is the service's on the Hub, ``prefix`` where the Hub's proxy sends it from
     (``/services/qmt/``), ``address`` and ``port`` where it listens for that proxy (0: a free
     port). ``hub_prefix`` is the Hub's path on the proxy (``/hub/``), and ``hub_host`` its origin
-    where services have another. ``recheck``: after at most about so many seconds a right that is
+    where services have another; ``callback`` is where it sends a browser back to, and has to be
+    what it says itself. ``recheck``: after at most about so many seconds a right that is
     gone on the Hub is gone here. ``peers``: base URLs of other services of this Hub. ``hosting``:
     arguments of :func:`qmt_jupyter.aio.host`.
     """
@@ -51,6 +52,7 @@ class Options:
     client_id: str = ""
     hub_prefix: str = "/hub/"
     hub_host: str = ""
+    callback: str = ""
     config: Path | None = None
     recheck: float = RECHECK_EVERY
     peers: tuple[str, ...] = ()
@@ -143,6 +145,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Op
         client_id=environment.get("JUPYTERHUB_CLIENT_ID", "").strip() or f"service-{name}",
         hub_prefix=f"{base}hub/",
         hub_host=environment.get("JUPYTERHUB_HOST", "").strip(),
+        callback=environment.get("JUPYTERHUB_OAUTH_CALLBACK_URL", "").strip(),
         config=user_path(given.config) if given.config else None,
         recheck=given.recheck,
         peers=_peers(given.peer),

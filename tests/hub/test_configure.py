@@ -212,6 +212,34 @@ def test_notebooks_are_told_what_the_file_says_of_it():
     assert c.Spawner.environment["QMT_HUB_URL"] == "http://proxy-public/base/services/qmt/"
 
 
+def by_domain(name, domain, kind):
+    return f"{kind}-{name}.{domain}"
+
+
+@pytest.mark.parametrize("hook", [None, "idna", "legacy", by_domain])
+@pytest.mark.parametrize("name", ["qmt", "qmt-a100"])
+def test_where_each_service_has_a_domain_notebooks_find_it_there(hook, name):
+    utils = pytest.importorskip("jupyterhub.utils", reason="the extra hub is not installed")
+    hooks = {"legacy": utils.subdomain_hook_legacy, by_domain: by_domain}
+    domain = hooks.get(hook, utils.subdomain_hook_idna)(name, "hub.test", kind="service")
+    c = Config()
+    c.JupyterHub.subdomain_host = "https://hub.test:8443"
+    c.JupyterHub.bind_url = "http://127.0.0.1:8000/base"
+    if hook is not None:
+        c.JupyterHub.subdomain_hook = hook
+    configure(c, name=name)
+    expected = f"https://{domain}:8443/base/services/{name}/"
+    assert c.Spawner.environment == {"QMT_HUB_URL": expected}
+
+
+def test_a_domain_that_is_not_known_has_to_be_given():
+    c = Config()
+    c.JupyterHub.subdomain_host = "https://hub.test"
+    with pytest.raises(OptionInvalid, match="What domain"):
+        configure(c, name="qmt.a")
+    configure(c, name="qmt.a", hub_url="https://u-qmta--1234567--service.hub.test/")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -31,8 +31,10 @@ def test_a_hub_that_starts_it_need_not_say_more():
             "JUPYTERHUB_BASE_URL": "/base/",
             "JUPYTERHUB_CLIENT_ID": "service-qmt",
             "JUPYTERHUB_HOST": "",
+            "JUPYTERHUB_OAUTH_CALLBACK_URL": "/base/services/qmt/oauth_callback",
         },
     )
+    assert (given.hub_host, given.callback) == ("", "/base/services/qmt/oauth_callback")
     assert (given.name, given.prefix, given.hub_prefix) == (
         "qmt",
         "/base/services/qmt/",

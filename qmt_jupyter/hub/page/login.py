@@ -47,7 +47,7 @@ def sign_in(options: Options) -> HubOAuth:
         hub_prefix=options.hub_prefix,
         hub_host=options.hub_host,
         oauth_client_id=options.client_id or f"service-{options.name}",
-        oauth_redirect_uri=f"{options.prefix}oauth_callback",
+        oauth_redirect_uri=options.callback or f"{options.prefix}oauth_callback",
         access_scopes={f"access:services!service={options.name}"},
         cache_max_age=REMEMBERED_S,
     )
