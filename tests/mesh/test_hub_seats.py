@@ -323,6 +323,24 @@ async def test_the_token_follows_no_redirect_of_the_tunnel_either():
     assert seen == ["asked"]
 
 
+async def test_of_a_giant_refusal_of_the_tunnel_little_is_kept():
+    class Giant(RequestHandler):
+        async def get(self):
+            self.set_status(403)
+            for _ in range(64):
+                self.write(bytes(64 * 1024))
+                await self.flush()
+
+    async with listening((r"/x/tunnel", Giant, {})) as origin:
+        way = await tunnel._Tunnel.open(f"ws{origin[4:]}/x/tunnel", lambda: TOKEN, REACH)
+        with pytest.raises(HTTPClientError) as raised, anyio.fail_after(10):
+            await way._connect()
+        await way.close()
+    assert not raised.value.response.body
+    assert len(way._refusal) == 16 * 1024
+    assert tunnel._outcome(raised.value, way._refusal) == ("refused (HTTP 403)", True)
+
+
 async def test_a_search_by_the_tunnel_that_ends_early_leaves_no_socket(monkeypatch):
     opened = []
     monkeypatch.setattr(

@@ -30,6 +30,7 @@ PING_EVERY = 20.0  # seconds; proxies cut what has been quiet for a minute
 RIGHT_GONE = 4403  # the service's last word: do not come back
 
 _CONNECT_WITHIN = 10.0
+_LARGEST_REFUSAL = 16 * 1024  # bytes
 _MOST_UNSENT = 128 * 1024  # bytes; what is more is dropped, as a network would
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 2.0
 _HEARD_WITHIN = 0.5
@@ -94,6 +95,7 @@ class _Tunnel(asyncio.DatagramProtocol):
         self._endpoint: tuple[str, int] | None = None
         self._web: WebSocketClientConnection | None = None
         self._unsent = 0
+        self._refusal = bytearray()  # what was answered in place of the last WebSocket
         self._carrying: asyncio.Task[None] | None = None
         self._heard_itself = asyncio.Event()
         self.connected = asyncio.Event()
@@ -206,7 +208,7 @@ class _Tunnel(asyncio.DatagramProtocol):
             try:
                 web = await self._connect()
             except Exception as error:
-                attempt.outcome, final = _outcome(error)
+                attempt.outcome, final = _outcome(error, self._refusal)
                 log.debug("the tunnel is not open: %s", attempt.outcome)
                 if final:
                     return
@@ -219,13 +221,19 @@ class _Tunnel(asyncio.DatagramProtocol):
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _take_refusal(self, part: bytes) -> None:
+        self._refusal += part[: _LARGEST_REFUSAL - len(self._refusal)]
+
     async def _connect(self) -> WebSocketClientConnection:
+        self._refusal.clear()
         request = HTTPRequest(
             self._url,
             headers={"Authorization": f"token {self._token()}"},
             follow_redirects=False,  # the token would go along
+            decompress_response=False,
             connect_timeout=_CONNECT_WITHIN,
             request_timeout=_CONNECT_WITHIN,
+            streaming_callback=self._take_refusal,  # else all of it would be kept, up to 100 MB
         )
         connecting = asyncio.ensure_future(
             websocket_connect(request, ping_interval=PING_EVERY, max_message_size=MAX_DATAGRAM)
@@ -268,22 +276,21 @@ def _close_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
         connecting.result().close()
 
 
-def _outcome(error: Exception) -> tuple[str, bool]:
+def _outcome(error: Exception, body: bytes | bytearray) -> tuple[str, bool]:
     """What went wrong in opening it, in words, and whether to leave it at that."""
     if isinstance(error, QmtError):
         return error.sentence.rstrip("."), False
     if isinstance(error, HTTPClientError) and error.response is not None:
-        return f"refused ({_said(error)})", error.code in (401, 403)
+        return f"refused ({_said(error, body)})", error.code in (401, 403)
     if isinstance(error, HTTPClientError):
         return "no answer from the JupyterHub's proxy", False
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
     return f"the service cannot be reached{f' ({reason})' if reason else ''}", False
 
 
-def _said(error: HTTPClientError) -> str:
+def _said(error: HTTPClientError, body: bytes | bytearray) -> str:
     """The sentence that the service gave, or the number where it is not the service's."""
     try:
-        body = error.response.body if error.response is not None else b""
         return printable(str(json.loads(body)["sentence"]).rstrip("."), 200)
     except (ValueError, KeyError, TypeError, RecursionError):
         return f"HTTP {error.code}"
