@@ -23,6 +23,7 @@ Seat = tuple[str, str]
 _MOST_TOKENS = 8  # of one seat; the oldest goes
 # Of the time between two questions, so that those who came together are not asked about together.
 _SOONEST = 0.7
+_WARN_EVERY = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Watch:
         self._due: dict[str, float] = {}  # by token: when to ask, by the steady clock
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._answers = True
+        self._warned = float("-inf")
 
     def remember(self, person: Person, guest: str, token: str, until: float) -> None:
         """A seat was asked for with this token, which the Hub has just answered for."""
@@ -105,9 +107,11 @@ class Watch:
         try:
             person = await self._rights.ask(token, again=True)
         except HubNotFound as error:
-            if self._answers:
+            now = time.monotonic()
+            # A Hub that answers now and then would fill the log, a line for each token.
+            if self._answers and now - self._warned >= _WARN_EVERY:
                 log.warning("%s Seats stay until they end by themselves.", error.sentence)
-            self._answers = False
+                self._answers, self._warned = False, now
         except HubRefused:
             await self._drop(token)
         except Exception:

@@ -310,6 +310,17 @@ async def test_a_hub_that_gives_no_answer_ends_nothing(worth, caplog):
         assert caplog.text.count("Seats stay") == 1  # said once, not at each try
 
 
+async def test_a_hub_that_answers_now_and_then_does_not_fill_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    async with watching() as (hub, watch, _):
+        for n in range(20):
+            hub.tokens[f"t{n}"] = user("ann") if n % 2 else 500
+            watch.remember(Person("ann"), f"g{n}", f"t{n}", later())
+        seats = {("ann", f"g{n}") for n in range(20)}
+        await until(lambda: all(hub.asked[f"t{n}"] >= 3 for n in range(20)), watch, seats)
+    assert caplog.text.count("Seats stay") == caplog.text.count("answers again") == 1
+
+
 async def test_a_seat_that_could_not_be_ended_is_tried_again(caplog):
     async with watching() as (hub, watch, told):
         told.fails = True
