@@ -17,6 +17,7 @@ from tornado import web
 
 from ..errors import QmtError
 from .desk import Desk
+from .overrides import MOST
 from .peers import Told, Used
 from .person import NODE
 from .requests import JsonHandler
@@ -77,14 +78,16 @@ class Together:
     async def look(self) -> None:
         """One round. A peer that is away, or answers nonsense, changes nothing."""
         desk = self._desk
-        for told in await desk.peers.ask():
-            await self._take(told)
+        answers = await desk.peers.ask()
+        self._troubles = {told.peer_id: await self._take(told) for told in answers}
         self._log()
         day = today(desk.policy.zone, time.time())
         if day != self._day:  # everybody begins anew, and the host is told so
             self._day, self._known = day, dict.fromkeys(self._known)
         used = desk.peers.used(day, desk.host.peer_id)
-        for user in self._known.keys() | used.keys():
+        for user in (*self._known, *(each for each in used if each not in self._known)):
+            if user not in self._known and len(self._known) >= MOST:
+                break  # a peer that makes up new names each time
             now = used.get(user, Used(0, 0))
             if self._known.get(user) != now:
                 await desk.host.used_elsewhere(user, day=now.day, month=now.month)
@@ -100,7 +103,7 @@ class Together:
                 log.exception("counting together failed")
             await asyncio.sleep(max(0.0, began + self._every - time.monotonic()))
 
-    async def _take(self, told: Told) -> None:
+    async def _take(self, told: Told) -> str:
         """Changes that cannot be kept are tried again; what was used counts nevertheless."""
         trouble = ""
         try:
@@ -109,7 +112,7 @@ class Together:
             trouble = error.sentence
         if trouble and trouble != self._troubles.get(told.peer_id):
             log.warning("What was changed at another service: %s", trouble)
-        self._troubles[told.peer_id] = trouble
+        return trouble
 
     def _log(self) -> None:
         """A line when a peer goes or comes back, none in between."""

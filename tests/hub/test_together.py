@@ -190,6 +190,16 @@ async def test_counts_that_add_up_to_no_number_keep_nobody_elses_from_counting(n
     assert one.host.elsewhere == {"ann": (2**53, 2**53), "ben": (7, 70)}, "as a host takes them"
 
 
+async def test_there_is_an_end_to_how_many_users_peers_can_make_up(nodes, monkeypatch):
+    monkeypatch.setattr(together, "MOST", 5)
+    one, two = nodes
+    for round_ in range(4):
+        two.host.counts = {"ann": (round_ + 1, 70)} | {f"u{round_}-{n}": (1, 1) for n in range(3)}
+        await rounds(one)
+    assert len(one.host.elsewhere) == 5
+    assert one.host.elsewhere["ann"] == (4, 70), "who is known goes on being counted"
+
+
 async def test_a_full_disk_stops_no_counting(nodes, monkeypatch):
     one, two = nodes
     two.host.counts = {"ann": (7, 70)}
