@@ -36,6 +36,8 @@ MOST_ASKED = 60
 """So many times a minute one user can ask for seats: each writes to the host's records."""
 MOST_GIVEN_UP = 120
 """So many times a minute one user can give seats up: each takes a look at the host's users."""
+RENEWED_WITHIN = 60.0
+"""Seconds after its start in which a service wants the seats of its former run renewed, at most."""
 _LOST = "The JupyterHub does not let you use this service any more."
 _NOT_RENEWED = "The service was started anew, and the seat was not renewed."
 
@@ -309,7 +311,7 @@ class Desk:
 
     async def run(self) -> None:
         """Look after the seats until cancelled: ask the Hub again, and end what nobody renews."""
-        grace = time.monotonic() + 3 * self.options.recheck
+        grace = time.monotonic() + min(3 * self.options.recheck, RENEWED_WITHIN)
         try:
             while True:
                 await asyncio.sleep(min(1.0, self.options.recheck / 5))

@@ -436,6 +436,18 @@ async def test_after_a_restart_seats_that_nobody_renews_end(tmp_path):
             assert await mesh.chat("Hi").read() == "Hi"
 
 
+async def test_who_lost_the_right_while_the_service_was_away_is_out_however_seldom_it_asks(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(desks, "RENEWED_WITHIN", 0.5)
+    async with opened(tmp_path, recheck=50) as made, streaming(made) as (_, reading):
+        await made.close()
+        made.hub.tokens["ann's"] = 403
+        made.open(recheck=50)
+        with pytest.raises(Revoked, match="not renewed"):
+            await asyncio.wait_for(reading, 15)
+
+
 # What administrators do --------------------------------------------------------------------------
 
 
