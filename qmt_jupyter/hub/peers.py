@@ -37,6 +37,9 @@ class Used:
     month: int
 
 
+_NOTHING = Used(0, 0)
+
+
 @dataclass(frozen=True)
 class Told:
     """A peer's answer: who it is, and what its users have used there, on which ``day``."""
@@ -163,28 +166,29 @@ class Peers:
         """
         days: Counter[str] = Counter()
         months: Counter[str] = Counter()
-        for told in self._others(own):
-            if told.month != day[:7]:
-                continue
-            for user, used in told.users.items():
+        for its in self._told(day, own).values():
+            for user, used in its.items():
+                days[user] += used.day
                 months[user] += used.month
-                if told.day == day:
-                    days[user] += used.day
         return {
             user: Used(min(days[user], _LARGEST_COUNT), min(months[user], _LARGEST_COUNT))
             for user in months
         }
 
-    def _others(self, own: str) -> list[Told]:
-        """One answer, the newest, of each service that is not this one."""
-        newest: dict[str, tuple[float, Told]] = {}
-        for peer in self._peers:
-            if peer.told is None or peer.answered_at is None or peer.told.peer_id == own:
+    def _told(self, day: str, own: str) -> dict[str, dict[str, Used]]:
+        """By peer id what its users have used there: each service once, by however many addresses.
+
+        The larger number counts, so that nobody can take back what another service tells.
+        """
+        found: dict[str, dict[str, Used]] = {}
+        for told in (peer.told for peer in self._peers):
+            if told is None or told.peer_id == own or told.month != day[:7]:
                 continue
-            known = newest.get(peer.told.peer_id)
-            if known is None or known[0] < peer.answered_at:
-                newest[peer.told.peer_id] = (peer.answered_at, peer.told)
-        return [told for _, told in newest.values()]
+            its = found.setdefault(told.peer_id, {})
+            for user, used in told.users.items():
+                today, known = used.day if told.day == day else 0, its.get(user, _NOTHING)
+                its[user] = Used(max(today, known.day), max(used.month, known.month))
+        return found
 
     def report(self) -> list[dict[str, Any]]:
         """Each for an administrator: ``trouble`` is empty where it has answered at last."""

@@ -123,6 +123,17 @@ async def test_a_service_by_two_addresses_counts_once_and_oneself_not_at_all(scr
     assert group.used(TODAY, ONE) == {}
 
 
+async def test_who_goes_by_another_services_name_takes_back_nothing_that_it_told(scripted, asking):
+    one, two = scripted
+    one.answer = told(ONE, ann=(3, 10), ben=(1, 1))
+    for lie in (told(ONE), told(ONE, ann=(0, 0)), told(ONE, "2026-11-29", ann=(9, 9))):
+        two.answer = lie
+        for urls in ((one.url, two.url), (two.url, one.url)):
+            group = asking(*urls)
+            await group.ask()
+            assert group.used(TODAY, ME) == {"ann": Used(3, 10), "ben": Used(1, 1)}
+
+
 async def test_a_peer_that_is_away_changes_nothing_and_is_shown(scripted, asking):
     one, two = scripted
     one.answer, two.answer = told(ONE, ann=(3, 10)), told(TWO, ann=(4, 20))
