@@ -158,7 +158,7 @@ class GuestMesh:
             self._links.append(link)
         else:
             self._links[self._links.index(former)] = link
-            await self._let_go(former)
+            await self.drop(former)
             await self.seats.left(former)
         return link
 
@@ -365,12 +365,13 @@ class GuestMesh:
     async def leave(self, host: str) -> str:
         """Leave one host and return its peer id. Raises OptionInvalid where it is not one."""
         link = of_host(self._links, host)
-        self._links.remove(link)
-        await self._let_go(link)
+        await self.drop(link)
         await self.seats.left(link)
         return link.host_id
 
-    async def _let_go(self, link: HostLink) -> None:
+    async def drop(self, link: HostLink) -> None:
+        """Leave a host, and tell no service."""
+        self._links = [each for each in self._links if each is not link]
         self._problems.pop(link, None)
         await link.close()
 
@@ -387,7 +388,7 @@ class GuestMesh:
         links, self._links = self._links, []
         await end(list(self._coming.values()))
         for link in [*links, *self._adding]:
-            await self._let_go(link)
+            await self.drop(link)
         await self.seats.give_up()
         await self._finder.close()
 

@@ -14,7 +14,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from tornado.web import RequestHandler
 
-from qmt_jupyter.errors import HubNotFound, HubRefused, NotJoined
+from qmt_jupyter.errors import HostNotFound, HubNotFound, HubRefused, NotJoined
 from qmt_jupyter.guest.hub import keeping, services, tunnel
 from qmt_jupyter.guest.hub.services import Service
 from qmt_jupyter.guest.mesh import GuestMesh
@@ -54,6 +54,18 @@ async def service(person, **known):
             yield scripted
     finally:
         await scripted.host.close()
+
+
+async def nowhere(link, deadline):
+    raise HostNotFound("It is nowhere.")
+
+
+class Soon:
+    def pause(self):
+        return 0.05
+
+    def reset(self):
+        pass
 
 
 def answers(status, body=b"", **headers):
@@ -491,6 +503,40 @@ async def test_who_was_refused_may_ask_again(person, guest):
         assert len(mesh.links) == 1
         assert mesh.status()[0]["problem"] is None
         assert "".join(await texts(mesh)) == "one two three"
+
+
+@pytest.mark.parametrize("why", ["the service", "its host", "an interrupt"])
+async def test_who_was_told_that_joining_failed_is_not_joined_later(
+    person, guest, monkeypatch, why
+):
+    monkeypatch.setattr(keeping, "Backoff", lambda *_: Soon())
+    other = await person("other").host(Echo())
+    mesh = await GuestMesh.join(bare(await grant(other)), guest.settings)
+    try:
+        async with service(person) as scripted:
+            finding = mesh._finder.find
+            if why == "its host":
+                monkeypatch.setattr(mesh._finder, "find", nowhere)
+            else:
+                scripted.misbehave = (
+                    answers(500) if why == "the service" else lambda _: asyncio.sleep(0.6)
+                )
+            with pytest.raises((HubNotFound, HostNotFound, TimeoutError)):
+                with anyio.fail_after(0.3 if why == "an interrupt" else 10):
+                    await mesh.seats.take([scripted.service], "", 2.0)
+            asked = len(scripted.asked)
+            scripted.misbehave = None
+            monkeypatch.setattr(mesh._finder, "find", finding)
+            await asyncio.sleep(0.8)
+            assert [link.host_id for link in mesh.links] == [other.peer_id]
+            assert "POST" not in scripted.asked[asked:]
+            assert mesh.seats.problems == []
+            # And it can be tried again.
+            await mesh.seats.take([scripted.service], "", 10.0)
+            assert len(mesh.links) == 2
+    finally:
+        await mesh.close()
+        await other.close()
 
 
 async def test_a_link_of_the_same_host_takes_the_seat_s_place(person, guest):

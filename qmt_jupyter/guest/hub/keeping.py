@@ -227,17 +227,34 @@ class Seats:
     async def take(self, services: Sequence[Service], name: str, deadline: float) -> HostLink:
         """Have seats at services, side by side, and return the link of one that serves.
 
+        Where none does, or who waits goes away, none that was not there before is kept on for.
         Raises :class:`~qmt_jupyter.errors.HubRefused`, :class:`~qmt_jupyter.errors.HubNotFound`,
         :class:`~qmt_jupyter.errors.NotJoined`, or what :meth:`HostLink.connect` does.
         """
         if self._stopped:
             raise NotJoined("This mesh has been left.")
-        tasks = await self.begin(services, name, deadline)
-        await first_to_join(tasks, lambda: self.connected() is not None)
-        link = self.connected()
-        if link is None:
-            raise most_useful(self.problems) if self.problems else NotJoined("No host is left.")
+        new = [each.url for each in services if each.url not in self._seats]
+        try:
+            tasks = await self.begin(services, name, deadline)
+            await first_to_join(tasks, lambda: self.connected() is not None)
+            link = self.connected()
+            if link is None:
+                raise most_useful(self.problems) if self.problems else NotJoined("No host is left.")
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._withdraw(new)
+            raise
         return link
+
+    async def _withdraw(self, urls: Sequence[str]) -> None:
+        """Give up seats that nobody was told of, and leave the hosts that only they led to."""
+        seats = [seat for url in urls if (seat := self._seats.pop(url, None)) is not None]
+        for seat in seats:
+            await seat.stop()
+            if seat.link is not None and self._of(seat.link) is None:
+                self._finder.also_by(seat.link.host_id, None)
+                await self._mesh.drop(seat.link)
+        await asyncio.gather(*(seat.give_up() for seat in seats))
 
     async def begin(
         self, services: Sequence[Service], name: str, deadline: float
