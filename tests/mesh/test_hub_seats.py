@@ -17,7 +17,9 @@ from tornado.web import RequestHandler
 from qmt_jupyter.errors import HostNotFound, HubNotFound, HubRefused, NotJoined
 from qmt_jupyter.guest.hub import keeping, services, tunnel
 from qmt_jupyter.guest.hub.services import Service
+from qmt_jupyter.guest.hub.tunnel import HubTunnel
 from qmt_jupyter.guest.mesh import GuestMesh
+from qmt_jupyter.mesh.locate import Attempt
 from qmt_jupyter.providers.echo import Echo
 from tests.mesh.conftest import REACH, bare, grant, question, texts, until
 from tests.mesh.hub_service import TOKEN, listening, serving
@@ -351,6 +353,31 @@ async def test_of_a_giant_refusal_of_the_tunnel_little_is_kept():
     assert not raised.value.response.body
     assert len(way._refusal) == 16 * 1024
     assert tunnel._outcome(raised.value, way._refusal) == ("refused (HTTP 403)", True)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("http://127.0.0.1:9/x/", "connection refused"),
+        ("http://no-such-service.invalid/x/", "name"),
+        ("https://127.0.0.1:{port}/x/", "ssl"),
+    ],
+)
+async def test_why_the_tunnel_cannot_be_opened_is_said_as_it_is(base, said):
+    async def plain(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        attempt = Attempt("tunnel")
+        url = base.format(port=server.sockets[0].getsockname()[1])
+        search = HubTunnel(url, lambda: TOKEN, lambda: REACH)._search(attempt)
+        with anyio.move_on_after(1.0):
+            await anext(search)
+        await search.aclose()
+    assert attempt.outcome.startswith("the service cannot be reached (")
+    assert said in attempt.outcome.lower()
 
 
 async def test_a_search_by_the_tunnel_that_ends_early_leaves_no_socket(monkeypatch):

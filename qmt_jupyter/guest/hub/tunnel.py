@@ -11,6 +11,8 @@ import contextlib
 import json
 import logging
 import os
+import socket
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -284,7 +286,11 @@ def _outcome(error: Exception, body: bytes | bytearray) -> tuple[str, bool]:
         return f"refused ({_said(error, body)})", error.code in (401, 403)
     if isinstance(error, HTTPClientError):
         return "no answer from the JupyterHub's proxy", False
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+    reason = ""
+    if isinstance(error, (socket.gaierror, ssl.SSLError)):
+        reason = printable(error.strerror or "", 100)  # their numbers are no system's
+    elif isinstance(error, OSError) and error.errno:
+        reason = os.strerror(error.errno)
     return f"the service cannot be reached{f' ({reason})' if reason else ''}", False
 
 
