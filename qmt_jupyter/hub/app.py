@@ -29,6 +29,10 @@ def make_app(desk: Desk, **settings: Any) -> web.Application:
         for part in PARTS
         for pattern, handler, arguments in part.routes(desk)
     ]
+    # Whoever types the address leaves the last stroke out.
+    routes.append(
+        (prefix.rstrip("/"), web.RedirectHandler, {"url": desk.options.prefix, "permanent": False})
+    )
     return web.Application(
         routes,
         default_handler_class=Unknown,

@@ -151,6 +151,12 @@ async def test_a_page_that_is_opened_without_a_login_leads_to_the_hub(stage):
     assert answer.headers["Location"].startswith("/hub/api/oauth2/authorize?client_id=service-qmt&")
 
 
+async def test_the_address_without_its_last_stroke_leads_to_the_page(stage):
+    stage.hub.now = "ann"
+    answer = await Browser(stage.hub, stage.port).go(PREFIX.rstrip("/"))
+    assert (answer.code, "signed in as <bdi>ann</bdi>" in answer.body.decode()) == (200, True)
+
+
 async def test_only_a_browser_that_began_to_sign_in_can_end_it(stage):
     stage.hub.now = "ann"
     began = Browser(stage.hub, stage.port)
