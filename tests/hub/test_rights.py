@@ -284,6 +284,31 @@ async def test_a_token_that_does_not_hold_any_more_ends_its_seats_and_no_others(
         assert {guest for person, guest in told.still if person.name == "ben"} == {"g"}
 
 
+async def test_a_token_that_holds_says_nothing_of_anybody_elses_seats():
+    async with watching() as (hub, watch, told):
+        hub.tokens |= {"of-ann": user("ann"), "of-ben": user("ben")}
+        watch.remember(Person("ann"), "g", "of-ann", later())
+        watch.remember(Person("ben"), "h", "of-ben", later())
+        seats = {("ann", "g"), ("ben", "h")}
+        await until(lambda: min(hub.asked["of-ann"], hub.asked["of-ben"]) >= 3, watch, seats)
+        assert told.gone == []
+        assert {(person.name, guest) for person, guest in told.still} == seats
+
+
+async def test_nobody_is_asked_about_before_it_is_due():
+    async with watching(every=30) as (hub, watch, _):
+        hub.tokens |= {"of-ann": user("ann"), "of-ben": user("ben")}
+        watch.remember(Person("ann"), "g", "of-ann", later())
+        watch.remember(Person("ben"), "h", "of-ben", later())
+        watch._due["of-ben"] = 0.0
+        seats = {("ann", "g"), ("ben", "h")}
+        await until(lambda: hub.asked["of-ben"], watch, seats)
+        for _ in range(30):
+            watch.look(seats)
+            await asyncio.sleep(0.01)
+        assert hub.asked == {"of-ben": 1}
+
+
 async def test_a_seat_of_two_servers_holds_as_long_as_one_of_them_does():
     async with watching() as (hub, watch, told):
         hub.tokens["one"], hub.tokens["two"] = 403, user("ann")
