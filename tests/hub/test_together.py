@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import logging
 import socket
 import time
 from types import SimpleNamespace
@@ -255,6 +258,57 @@ async def test_an_administrator_sees_who_does_not_answer(nodes):
     mine, other = one.desk.peers.report()
     assert mine["peer_id"] == one.host.peer_id and mine["answers"]
     assert not other["answers"] and other["peer_id"] == two.host.peer_id
+
+
+async def test_a_peer_that_goes_and_comes_is_said_once_each(nodes, caplog):
+    caplog.set_level(logging.INFO, logger="qmt_jupyter.hub.together")
+    one, _ = nodes
+    peers_of_one, away = one.desk.peers, [True]
+    report = peers_of_one.report
+
+    def told_of():
+        mine, other = report()
+        return [mine, {**other, "answers": not away[0], "trouble": "it does not answer"}]
+
+    peers_of_one.report = told_of
+    await rounds(one, times=3)
+    (said,) = caplog.messages
+    assert "it does not answer" in said and "qmt2" in said
+    away[0] = False
+    await rounds(one, times=3)
+    assert len(caplog.messages) == 2 and "answers again" in caplog.messages[1]
+
+
+async def test_what_cannot_be_kept_is_said_once(nodes, monkeypatch, caplog):
+    one, two = nodes
+    two.desk.overrides.put("ben", overrides.Override(paused=True))
+
+    def no_room(*_):
+        raise HomeNotWritable("There is no room.")
+
+    monkeypatch.setattr(overrides, "write_private", no_room)
+    await rounds(one, times=3)
+    assert [each for each in caplog.messages if "no room" in each] == [
+        "What was changed at another service: There is no room."
+    ]
+
+
+async def test_there_is_a_pause_between_two_rounds(nodes):
+    one, _ = nodes
+    looked, every = [], 0.1
+    one.together = Together(one.desk, every=every)
+
+    async def look():
+        looked.append(time.monotonic())
+        raise RuntimeError("which must not end it")
+
+    one.together.look = look
+    running = asyncio.ensure_future(one.together.run())
+    while len(looked) < 4:
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    running.cancel()
+    assert min(after - before for before, after in itertools.pairwise(looked)) >= 0.9 * every
 
 
 async def test_users_without_tokens_this_month_are_not_told_of(nodes):
