@@ -148,6 +148,19 @@ async def test_a_new_day_begins_at_nothing_and_a_new_month_too(nodes, monkeypatc
     assert (one.host.elsewhere, one.host.told) == ({"ann": (0, 0)}, ["ann"])
 
 
+async def test_the_same_number_on_the_next_day_is_told_anew(nodes, monkeypatch):
+    one, two = nodes
+    two.host.counts = {"ann": (7, 70)}
+    await rounds(one)
+    one.host.told.clear()  # the host forgets what it was told, when the day is over
+    await rounds(one)
+    assert one.host.told == []
+    day = together.today("UTC", time.time() + 86400)
+    monkeypatch.setattr(together, "today", lambda zone, now: day)
+    await rounds(one)
+    assert (one.host.elsewhere, one.host.told) == ({"ann": (7, 70)}, ["ann"])
+
+
 async def test_a_pause_and_a_limit_hold_at_both_and_the_newest_wins(nodes):
     one, two = nodes
     one.desk.overrides.put("ann", overrides.Override(paused=True))
@@ -293,7 +306,7 @@ async def test_what_cannot_be_kept_is_said_once(nodes, monkeypatch, caplog):
     ]
 
 
-async def test_there_is_a_pause_between_two_rounds(nodes):
+async def test_there_is_a_pause_between_two_rounds(nodes, caplog):
     one, _ = nodes
     looked, every = [], 0.1
     one.together = Together(one.desk, every=every)
@@ -308,6 +321,7 @@ async def test_there_is_a_pause_between_two_rounds(nodes):
         assert not running.done()
         await asyncio.sleep(0.01)
     running.cancel()
+    assert "which must not end it" in caplog.text
     assert min(after - before for before, after in itertools.pairwise(looked)) >= 0.9 * every
 
 
