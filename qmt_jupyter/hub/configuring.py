@@ -211,8 +211,13 @@ def _passed_on(arguments: Sequence[str]) -> dict[str, str]:
     return {
         variable: value
         for variable, value in os.environ.items()
-        if variable not in _OF_GUESTS
-        and (variable.startswith(_PASSED_ON) or variable in _PASSED_ON_WHOLE or variable in keys)
+        if variable in keys
+        or (
+            (variable.startswith(_PASSED_ON) or variable in _PASSED_ON_WHOLE)
+            and variable not in _OF_GUESTS
+            # Tokens of other services and of Prometheus, as the documentation calls them.
+            and not re.fullmatch(r"QMT_\w*TOKEN", variable)
+        )
     }
 
 

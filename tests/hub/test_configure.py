@@ -26,7 +26,8 @@ def roles(c):
 def test_one_line_makes_a_service_that_the_hub_starts_for_all_users(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "what fetches the model")
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "none of the service's business")
-    monkeypatch.setenv("QMT_INVITE", "none of the service's business")
+    for variable in ("QMT_INVITE", "QMT_B_TOKEN", "QMT_METRICS_TOKEN"):
+        monkeypatch.setenv(variable, "none of the service's business")
     c = Config()
     configure(c, model="smollm2")
     (service,) = c.JupyterHub.services
