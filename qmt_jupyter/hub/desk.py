@@ -313,6 +313,7 @@ class Desk:
         """Look after the seats until cancelled: ask the Hub again, and end what nobody renews."""
         grace = time.monotonic() + min(3 * self.options.recheck, RENEWED_WITHIN)
         try:
+            await self._pause_again()
             while True:
                 await asyncio.sleep(min(1.0, self.options.recheck / 5))
                 try:
@@ -321,6 +322,14 @@ class Desk:
                     log.exception("the seats could not be looked after")
         finally:
             await self._watch.close()
+
+    async def _pause_again(self) -> None:
+        """Whom an administrator paused, if the former run ended before its host had written it."""
+        try:
+            seated = {user for user, _ in await self._live()}
+            await self.apply(sorted(u for u in seated if self.overrides.of(u).paused))
+        except Exception:
+            log.exception("the seats of a former run could not be looked after")
 
     async def _live(self) -> dict[tuple[str, str], int]:
         """The seats that have not ended, and how many connections each has."""

@@ -27,7 +27,7 @@ from qmt_jupyter.hub import desk as desks
 from qmt_jupyter.hub.app import make_app
 from qmt_jupyter.hub.desk import Desk
 from qmt_jupyter.hub.options import Options
-from qmt_jupyter.hub.overrides import Overrides
+from qmt_jupyter.hub.overrides import Override, Overrides
 from qmt_jupyter.hub.person import read_person
 from qmt_jupyter.hub.policy import read_policy
 from qmt_jupyter.hub.rights import Rights
@@ -467,6 +467,16 @@ async def test_a_pause_ends_what_runs_and_holds_after_a_restart(tmp_path):
             entry = await made.desk.change("ann", paused=False)
             assert not entry["paused"]
             assert await mesh.chat("Hello").read() == "Hello"
+
+
+async def test_a_pause_that_was_cut_short_holds_after_a_restart(tmp_path):
+    async with opened(tmp_path, recheck=50) as made, streaming(made) as (_, reading):
+        made.desk.overrides.put("ann", Override(paused=True))
+        await made.close()  # before the host was told
+        assert not reading.done()
+        made.open(recheck=50)
+        with pytest.raises(Paused):
+            await asyncio.wait_for(reading, 15)
 
 
 async def test_a_limit_is_changed_and_taken_back(tmp_path):
