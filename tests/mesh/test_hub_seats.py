@@ -423,6 +423,30 @@ async def test_another_host_at_the_same_service_is_a_new_one(person, guest):
         await first.close()
 
 
+async def test_a_service_of_many_hosts_is_not_asked_ever_faster(person, guest):
+    """Replicas behind one address, each with an identity of its own."""
+    other = await person("other").host(Echo(slots=4))
+    async with service(person, renew_s=1) as scripted:
+        hosts, usual = [scripted.host, other], scripted.seat
+
+        async def seat(user, guest):
+            scripted.host = hosts[scripted.asked.count("POST") % 2]
+            return await usual(user, guest)
+
+        scripted.seat = seat
+        async with joined(guest, scripted.url) as mesh:
+            await until(lambda: scripted.asked.count("POST") > 1)
+            await asyncio.sleep(1)
+            assert scripted.asked.count("POST") <= 4
+            scripted.seat = usual
+            await until(lambda: mesh.links[0].host_id == scripted.host.peer_id)
+            await until(lambda: mesh.links[0].is_connected)
+            assert "".join(await texts(mesh)) == "one two three"
+            assert len(mesh.links) == 1
+        scripted.host = hosts[0]
+    await other.close()
+
+
 async def test_of_several_services_one_is_enough(person, guest):
     nobody = "http://127.0.0.1:9/services/none/"
     async with service(person) as scripted, joined(guest, nobody, scripted.url) as mesh:

@@ -124,7 +124,6 @@ class Seat:
         if self.link is not None and self.link.host_id != host_id:
             # Another host than before gets nothing of what was the former's.
             self._former, self.link = self.link, None
-            self._due = time.monotonic()
             self._wake.set()
         if self.link is None:
             self.link = self._seats.link_to(granted.link, self.service, self._name, self._former)
@@ -189,10 +188,10 @@ class Seat:
 
     async def _rest(self) -> None:
         clocks = Clocks()
-        self._wake.clear()
         while (left := self._due - time.monotonic()) > 0:
             with anyio.move_on_after(min(left, _LOOK_EVERY)):
                 await self._wake.wait()
+                self._wake.clear()
                 return
             if clocks.have_slept():
                 self._due = time.monotonic()
