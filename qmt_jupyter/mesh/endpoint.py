@@ -385,10 +385,14 @@ class Endpoint:
         closing = asyncio.ensure_future(self._endpoint.close())
         _closing.add(closing)
         closing.add_done_callback(_closing.discard)
-        with anyio.move_on_after(CLOSE_DEADLINE):
-            await asyncio.shield(closing)
-        for connection in tuple(self._connections):
-            connection.release()
-        self._endpoint = None
-        if self._carrier is not None:
-            await self._carrier.close()
+        try:
+            with anyio.move_on_after(CLOSE_DEADLINE):
+                await asyncio.shield(closing)
+        finally:
+            # An interrupt ends the waiting, and what was begun is done all the same.
+            for connection in tuple(self._connections):
+                connection.release()
+            self._endpoint = None
+            if self._carrier is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._carrier.close()

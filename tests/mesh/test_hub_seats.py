@@ -19,6 +19,8 @@ from qmt_jupyter.guest.hub import keeping, services, tunnel
 from qmt_jupyter.guest.hub.services import Service
 from qmt_jupyter.guest.hub.tunnel import HubTunnel
 from qmt_jupyter.guest.mesh import GuestMesh
+from qmt_jupyter.identity.keys import Identity
+from qmt_jupyter.mesh.endpoint import Endpoint
 from qmt_jupyter.mesh.locate import Attempt
 from qmt_jupyter.providers.echo import Echo
 from tests.mesh.conftest import REACH, bare, grant, question, texts, until
@@ -391,6 +393,27 @@ async def test_a_search_by_the_tunnel_that_ends_early_leaves_no_socket(monkeypat
     with anyio.move_on_after(0.05):
         await tunnel._Tunnel.open("ws://127.0.0.1:9/tunnel", lambda: TOKEN, REACH)
     assert [way.is_closing() for way in opened] == [True]
+
+
+async def test_an_endpoint_whose_closing_is_interrupted_closes_what_carries_it():
+    class Carrier:
+        at, closed = "127.0.0.1:9", False
+
+        def keep(self):
+            pass
+
+        async def close(self):
+            await asyncio.sleep(0.1)
+            self.closed = True
+
+    endpoint, carrier = await Endpoint.bind(Identity.fresh().seed, REACH), Carrier()
+    endpoint.carried_by(carrier)
+    closing = asyncio.ensure_future(endpoint.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert carrier.closed
+    assert endpoint._endpoint is None
 
 
 async def test_no_proxy_of_the_environment_gets_the_token(person, guest, monkeypatch):

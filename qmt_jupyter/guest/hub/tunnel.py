@@ -154,10 +154,12 @@ class _Tunnel(asyncio.DatagramProtocol):
     async def close(self) -> None:
         """Close both sockets; safe to call twice."""
         carrying, self._carrying = self._carrying, None
-        if carrying is not None:
-            await end([carrying])
-        if self._udp is not None:
-            self._udp.close()
+        try:
+            if carrying is not None:
+                await end([carrying])
+        finally:
+            if self._udp is not None:
+                self._udp.close()
 
     # The socket --------------------------------------------------------------------------------
 
