@@ -254,6 +254,7 @@ BAD_ANSWERS = {
     "no text": (answers(200, b'{"link": 7}'), "gave something that is no invite"),
     "another link": (answers(200, b'{"link": "https://x.example/"}'), "is no invite"),
     "large": (answers(200, b"x" * 100_000), "does not answer"),
+    "many headers": (answers(200, X="x" * 20_000), "its answer is too large"),
     "not found": (answers(404, b"<html>No such service</html>"), r"gives no seat now \(HTTP 404\)"),
     "a no of somebody between": (answers(403, b"<html>Forbidden</html>"), r"\(HTTP 403\)"),
     "a sentence": (answers(500, b'{"sentence": "a\\nb\\u001b"}'), r"gives no seat now \(a b\)"),

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import anyio
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPInputError
-from tornado.iostream import StreamClosedError
+from tornado.iostream import StreamBufferFullError, StreamClosedError, UnsatisfiableReadError
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
@@ -130,6 +130,8 @@ class Service:
                 )
         except TimeoutError:
             reason = "no answer in time"
+        except (StreamBufferFullError, UnsatisfiableReadError):
+            reason = "its answer is too large"
         except (OSError, ValueError, HTTPClientError, HTTPInputError, StreamClosedError) as error:
             reason = printable(getattr(error, "strerror", None) or str(error), 100)
         raise HubNotFound(f"The service {self.url} does not answer ({reason}).")
