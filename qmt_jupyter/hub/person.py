@@ -43,6 +43,8 @@ def read_person(model: Any) -> Person:
         raise ValueError("neither a user nor a service")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError("no name")
+    if "scopes" not in model:  # which a Hub always says; nobody loses a right by an answer without
+        raise ValueError("no scopes")
     # Half a character, which JSON can hold, could be written down nowhere.
     name.encode("utf-8")
     scopes = _texts(model.get("scopes"))

@@ -95,6 +95,7 @@ NO_ANSWERS = [
     "[" * 100_000,
     '{"kind": "user", "name": "ann", "scopes": "access:services"}',
     '{"kind": "user", "name": "ann", "scopes": [3]}',
+    '{"kind": "user", "name": "ann", "groups": ["course-a"]}',
     '{"kind": "user", "name": "ann", "groups": {}, "scopes": []}',
     '{"kind": "user", "name": 3, "scopes": []}',
     '{"kind": "user", "name": "", "scopes": []}',
