@@ -523,6 +523,10 @@ async def test_a_user_who_was_never_here_can_be_paused(tmp_path):
         state = await made.desk.state()
         assert [each["user"] for each in state["users"]] == ["nobody yet"]
         assert state["totals"]["paused"] == 1
+        # Nor need there be anything that the host knows, for an administrator to take it back.
+        await made.desk.change("nobody yet", paused=False, limits={"concurrent": 1})
+        (only,) = (await made.desk.state())["users"]
+        assert (only["user"], only["limits"]) == ("nobody yet", {"concurrent": 1})
 
 
 async def test_what_there_is_to_see(tmp_path):
