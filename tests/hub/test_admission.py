@@ -284,6 +284,7 @@ async def test_a_seat_that_is_given_up_is_over(tmp_path):
             return not await made.seats_of("ann")
 
         await until(is_over)
+        assert not made.desk._watch.holds(("ann", own_id())), "its token is not kept"
         with pytest.raises(MembershipEnded):
             await aio.join(seat["link"])
 

@@ -232,7 +232,7 @@ async def test_a_full_disk_stops_no_counting(nodes, monkeypatch):
     assert one.host.allowed["ben"].paused, "it is tried again"
 
 
-async def test_what_the_host_cannot_record_for_one_holds_for_all(nodes, monkeypatch):
+async def test_what_the_host_cannot_record_for_one_holds_for_all(nodes, monkeypatch, caplog):
     one, two = nodes
     for user in ("ann", "ben"):
         two.desk.overrides.put(user, overrides.Override(paused=True))
@@ -245,6 +245,10 @@ async def test_what_the_host_cannot_record_for_one_holds_for_all(nodes, monkeypa
     monkeypatch.setattr(one.host, "allow", unwritable)
     await rounds(one)
     assert {user for user, each in one.host.allowed.items() if each.paused} == {"ann", "ben"}
+    assert "could not be recorded yet" in caplog.text
+    with pytest.raises(RecordsUnwritable):  # as the page says it to an administrator
+        await one.desk.change("ann", paused=False)
+    assert not one.host.allowed["ann"].paused
 
 
 async def test_only_a_service_with_the_scope_is_told(nodes):
