@@ -11,7 +11,7 @@ from tornado import web
 
 from . import admission, page, scrape, together, tunnel
 from .desk import Desk
-from .requests import Unknown, log_access
+from .requests import Unknown, WithoutSlash, log_access
 
 PARTS: tuple[ModuleType, ...] = (admission, page, scrape, together, tunnel)
 """Modules with ``routes(desk)``: patterns relative to the prefix, handler classes, arguments."""
@@ -29,10 +29,7 @@ def make_app(desk: Desk, **settings: Any) -> web.Application:
         for part in PARTS
         for pattern, handler, arguments in part.routes(desk)
     ]
-    # Whoever types the address leaves the last stroke out.
-    routes.append(
-        (prefix.rstrip("/"), web.RedirectHandler, {"url": desk.options.prefix, "permanent": False})
-    )
+    routes.append((prefix.rstrip("/"), WithoutSlash, {"desk": desk}))
     return web.Application(
         routes,
         default_handler_class=Unknown,

@@ -164,6 +164,14 @@ class Unknown(JsonHandler):
         raise web.HTTPError(404)
 
 
+class WithoutSlash(JsonHandler):
+    """The service's address as people type it."""
+
+    def get(self) -> None:
+        """Lead to the page."""
+        self.redirect(self.desk.options.prefix)
+
+
 def log_access(handler: web.RequestHandler) -> None:
     """Tornado would log whole addresses, and with them what stands in their query."""
     method, path = handler.request.method or "", handler.request.path
