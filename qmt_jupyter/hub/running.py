@@ -185,7 +185,7 @@ class _Starting(web.RequestHandler):
         # What comes next on this connection would be answered here, too.
         self.set_header("Connection", "close")
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.set_header("Retry-After", "5")
+        self.set_header("Retry-After", "2")
         self.set_status(503)
         self.finish(
             {
