@@ -187,7 +187,7 @@ class Account:
         """Tokens that a request which runs could have beyond what it holds."""
         return self.free(now)
 
-    def scarcest(self, grant: Grant) -> str:  # noqa: ARG002
+    def scarcest(self, grant: Grant) -> str:  # noqa: ARG002  (a seat's needs it)
         """Which of :data:`REFUSALS` bounds a request that runs."""
         return "budget" if self.limits.tokens else "rate"
 
@@ -228,7 +228,7 @@ class Account:
         prompt: int,
         asked: int,
         now: float,
-        wall: float,  # noqa: ARG002
+        wall: float,  # noqa: ARG002  (a seat's needs it)
     ) -> list[tuple[int, str]]:
         """How many tokens of an answer are left, by each of :data:`REFUSALS` that bounds it."""
         limits, bounds = self.limits, []
@@ -238,7 +238,7 @@ class Account:
             bounds.append((self._rate_room(limits.tokens_per_minute, prompt, asked, now), "rate"))
         return bounds
 
-    def _require_turn(self, now: float, wall: float) -> None:  # noqa: ARG002
+    def _require_turn(self, now: float, wall: float) -> None:  # noqa: ARG002  (as above)
         limits = self.limits
         if limits.concurrent is not None and self.running >= limits.concurrent:
             raise TooManyAtOnce(
@@ -303,7 +303,7 @@ class Account:
         self._token_times.add(now, tokens)
         return True
 
-    def left(self, wall: float) -> dict[str, Any]:  # noqa: ARG002
+    def left(self, wall: float) -> dict[str, Any]:  # noqa: ARG002  (a seat's needs it)
         """What remains, as plain numbers: ``requests`` and ``tokens``, None where not limited.
 
         ``wall`` is now in seconds since 1970, for what goes by the calendar.

@@ -130,7 +130,7 @@ class SeatAccount(Account):
                     period.used += tokens
         return super().end(grant, tokens, now)
 
-    def free_for(self, grant: Grant, now: float) -> int:  # noqa: ARG002
+    def free_for(self, grant: Grant, now: float) -> int:  # noqa: ARG002  (an invite's needs it)
         """Tokens that a running request could have beyond what it holds."""
         rooms = self._rooms(grant)
         return max(0, min(room for room, _ in rooms)) if rooms else 2**60
@@ -190,8 +190,8 @@ class SeatAccount(Account):
     def _bounds(
         self,
         prompt: int,
-        asked: int,  # noqa: ARG002
-        now: float,  # noqa: ARG002
+        asked: int,  # noqa: ARG002  (an invite's needs it)
+        now: float,  # noqa: ARG002  (an invite's needs it)
         wall: float,
     ) -> list[tuple[int, str]]:
         return [

@@ -94,6 +94,7 @@ def put_allowance(connection: sqlite3.Connection, user: str, allowance: Allowanc
 
 def forget_unused(connection: sqlite3.Connection, now: float) -> None:
     """Delete the seats that ended a while ago and through which nothing was ever asked."""
+    # The parts that are put together are this module's own; values are bound.
     old = "SELECT invite_id FROM invites WHERE user != '' AND expires_at <= ?"
     connection.execute(
         f"DELETE FROM memberships WHERE invite_id IN ({old}) AND NOT EXISTS "  # noqa: S608

@@ -107,6 +107,7 @@ def configure(
         )
     place = _hub_url(hub, name, hub_url)
     given = [*_models(model, "--model"), *_models(upstream, "--upstream")]
+    # Not resolved: a link may lead to another file tomorrow.
     given += ["--config", os.path.abspath(config)] if config is not None else []  # noqa: PTH100
     given += [str(each) for each in arguments]
     service: dict[str, Any] = {
@@ -321,7 +322,7 @@ def _hub_url(hub: Any, name: str, given: str | None) -> str:
         split = urlsplit(bound)
         scheme, host, path = split.scheme or scheme, split.hostname or "", split.path or path
         port = split.port or (443 if scheme == "https" else 80)
-    if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104
+    if host in ("", "0.0.0.0", "::", "*"):  # noqa: S104  (compared, not bound)
         host = "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
     shown = "" if (scheme, port) in (("http", 80), ("https", 443)) else f":{port}"

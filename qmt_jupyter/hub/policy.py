@@ -196,7 +196,8 @@ class _Reader:
             raise self._error(f"{printable('.'.join(path), 80)} has to be a table", path)
         limits: dict[str, Any] = {}
         for key, each in value.items():
-            # One by one, so that the line is the one that is wrong.
+            # One by one, so that the line is the one that is wrong; called at once, so that
+            # the names it takes are this turn's.
             limits.update(self._within((*path, key), lambda: read_limits({key: each}, zone)))  # noqa: B023
         return limits
 
@@ -251,7 +252,7 @@ def notices(policy: Policy) -> list[str]:
 
 def _unknown(key: str, known: tuple[str, ...], what: str) -> str:
     near = difflib.get_close_matches(key, known, 1, _CLOSE)
-    hint = f"; is {near[0]} meant?" if near else ""
+    hint = f"; the nearest is {near[0]}" if near else ""
     return f"there is no {what} {printable(key, 60)}{hint}"
 
 

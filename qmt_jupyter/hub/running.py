@@ -87,6 +87,7 @@ async def _serve(options: Options, policy: Policy, overrides: Overrides) -> None
             await host.close()
     finally:
         server.stop()
+        # Who does not let go of a connection is cut off when the process ends.
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(server.close_all_connections(), _GOODBYE)
 

@@ -155,7 +155,7 @@ class TunnelHandler(JsonHandler, websocket.WebSocketHandler):
             ) from None
         return made
 
-    def open(self, *args: str, **kwargs: str) -> None:  # noqa: ARG002
+    def open(self, *args: str, **kwargs: str) -> None:  # noqa: ARG002  (the library's)
         """Tornado's call: the WebSocket is there."""
         self.set_nodelay(True)
         self._stream = getattr(self.ws_connection, "stream", None)
@@ -163,7 +163,7 @@ class TunnelHandler(JsonHandler, websocket.WebSocketHandler):
             # Answers to a flood of pings would pile up before who does not read them.
             self._stream.max_write_buffer_size = _MOST_WRITTEN
 
-    def check_origin(self, origin: str) -> bool:  # noqa: ARG002
+    def check_origin(self, origin: str) -> bool:  # noqa: ARG002  (the library's)
         """No page anywhere, this service's own neither."""
         return False
 
@@ -180,7 +180,7 @@ class TunnelHandler(JsonHandler, websocket.WebSocketHandler):
         # Others have their turn, however much has come already.
         return asyncio.sleep(wait) if wait or self._messages % _TURN == 0 else None
 
-    def on_ping(self, data: bytes) -> None:  # noqa: ARG002
+    def on_ping(self, data: bytes) -> None:  # noqa: ARG002  (the library's)
         """Counts too. Nobody is made to wait with it, so that a flood ends the tunnel."""
         if self._pace.take() and self._stream is not None:
             self._stream.close()
@@ -260,7 +260,7 @@ class _HostSocket(asyncio.DatagramProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:  # noqa: ARG002
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:  # noqa: ARG002  (the library's)
         self.heard = time.monotonic()
         self._handler.answered(data)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("jupyterhub")
+pytest.importorskip("jupyterhub", reason="the extra hub is not installed")
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-pytest.importorskip("jupyterhub")
+pytest.importorskip("jupyterhub", reason="the extra hub is not installed")
 
 from tornado.httpserver import HTTPServer
 

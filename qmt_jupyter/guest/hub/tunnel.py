@@ -109,7 +109,7 @@ class _Tunnel(asyncio.DatagramProtocol):
         tunnel = cls(url, token)
         bound = reach.binds[0]
         # An endpoint that is bound to one address sends from that one.
-        for address in ("127.0.0.1" if bound == "0.0.0.0" else bound, "::1"):  # noqa: S104
+        for address in ("127.0.0.1" if bound == "0.0.0.0" else bound, "::1"):  # noqa: S104  (compared)
             with contextlib.suppress(OSError):
                 await asyncio.get_running_loop().create_datagram_endpoint(
                     lambda: tunnel, local_addr=(address, 0)
