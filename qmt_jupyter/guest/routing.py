@@ -191,6 +191,8 @@ _BY_WAITING = (errors.Busy, errors.TooManyAtOnce, errors.TokensReserved)
 def _usefulness(error: QmtError) -> tuple[bool, int, float]:
     """Where waiting helps, the shorter the better; then by kind."""
     waits = error.retry_after is not None or isinstance(error, _BY_WAITING)
+    # A service that is away says nothing of when it is back: the time is when to look again.
+    waits = waits and not isinstance(error, errors.HubNotFound)
     kind = next((rank for cls, rank in _USEFUL if isinstance(error, cls)), _MIDDLING)
     return waits, kind, -(error.retry_after or 0.0)
 

@@ -245,6 +245,7 @@ def test_without_any_candidate_nobody_has_refused():
         (errors.GenerationFailed("Broke."), errors.Stopped("Stopped.")),
         (errors.Stopped("Stopped."), errors.Revoked("Revoked.")),
         (errors.Revoked("Revoked."), errors.HostGone("Gone.")),
+        (errors.HubRefused("Not you."), errors.HubNotFound("Away.", retry_after=2.0)),
         (errors.HostGone("Gone."), errors.HostNotFound("Not found.")),
     ],
 )
