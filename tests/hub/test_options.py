@@ -168,7 +168,7 @@ def test_help_names_every_flag_that_the_pages_show():
         (b"[everybody]\nconcurrent = 0x\n", "line 2"),
         (b"zone = 'UTC'\n# caf\xe9\n", "line 2: this is not text in UTF-8"),
         (b"#" * (4 * 1024 * 1024 + 1), "larger than"),
-        (b"[everyone]\n", "is everybody meant?"),
+        (b"[everyone]\n", "the nearest is everybody"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused_by_its_name(tmp_path, content, said):
@@ -206,7 +206,9 @@ def test_a_start_that_fails_is_one_sentence_and_no_traceback(tmp_path):
     (tmp_path / "limits.toml").write_text("[everybody]\nconcurent = 2\n")
     done = start(["--config", str(tmp_path / "limits.toml")], **HUB)
     assert done.returncode == 1
-    assert "limits.toml, line 2: there is no limit concurent; is concurrent meant?" in done.stderr
+    assert (
+        "limits.toml, line 2: there is no limit concurent; the nearest is concurrent" in done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1 and TOKEN not in done.stderr
 
 
