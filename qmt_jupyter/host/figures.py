@@ -35,17 +35,7 @@ class Figures:
     seating: Seating
 
     def metrics(self) -> dict[str, Any]:
-        """Counters and histograms since the start, and what is so now, as plain values.
-
-        ``requests``: ``{"model", "outcome", "count"}`` of each model and way to end; ``refused``
-        and ``failed`` say why, by an error's code, and so does ``not_admitted`` for guests that
-        were turned away. ``tokens``: ``{"model", "prompt", "completion"}``, answers that run
-        included. ``queue_seconds`` (until a slot was free), ``first_token_seconds`` (from the
-        asking) and ``answer_tokens_per_second`` are histograms by model: ``buckets`` of ``[at
-        most, how many]``, ``sum`` and ``count``. ``models``: ``{"model", "running", "waiting"}``.
-        ``slots``, ``connections``, ``guests`` (identities that are connected) and
-        ``active_users`` (who asked within five minutes, or whose requests run) are numbers.
-        """
+        """Counters and histograms; :meth:`qmt_jupyter.Host.metrics` says which."""
         here = [each.member for each in self._sessions if each.member]
         return {
             **self._usage.meters.report(self._usage.now(), self._names()),

@@ -85,7 +85,7 @@ OUTSIDE: dict[str, tuple[str | None, set[str]]] = {
     "ipywidgets": ("anywidget", {"notebook"}),
     "iroh": ("iroh", {"mesh.endpoint"}),
     "jsonschema": (None, {"notebook.structured"}),
-    "jupyterhub": ("jupyterhub", {"hub"}),
+    "jupyterhub": ("jupyterhub", {"hub.page"}),
     "keyring": ("keyring", {"providers.secret"}),
     "kademlia": ("kademlia", {"mesh.dht"}),
     "llama_cpp": ("llama-cpp-python", {"providers.llamacpp_python"}),

@@ -82,7 +82,7 @@ class Page(Visit):
         self.show("problem.html", **value)
 
 
-class SignedIn(HubOAuthCallbackHandler, Page):  # type: ignore[misc]
+class SignedIn(HubOAuthCallbackHandler, Page):  # type: ignore[misc]  # ships no types
     """Where the Hub sends a browser back to. The library checks state and code."""
 
     async def get(self) -> None:
@@ -163,7 +163,7 @@ class Hours(Visit):
     An admin may ask for another's (``user=``) or for everybody's (``everybody=1``).
     """
 
-    def initialize(  # type: ignore[override]
+    def initialize(  # type: ignore[override]  # the route's own arguments
         self, recent: Recent, turns: Semaphore, **shared: Any
     ) -> None:
         """Take what was read lately, and turns to read, which are few."""

@@ -53,9 +53,10 @@ def sign_in(options: Options) -> HubOAuth:
     )
 
 
-class Visit(HubOAuthenticated, JsonHandler):  # type: ignore[misc]
+class Visit(HubOAuthenticated, JsonHandler):  # type: ignore[misc]  # ships no types
     """A request from the page, or from a program with a token of the Hub's in its header."""
 
+    # Tornado gives each route's arguments to it, so that it differs from class to class.
     def initialize(self, desk: Desk, login: HubOAuth) -> None:  # type: ignore[override]
         """Take what all handlers of the page share."""
         super().initialize(desk)
