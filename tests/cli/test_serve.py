@@ -127,7 +127,7 @@ def test_no_models_name_gets_into_a_line_that_a_shell_would_take_apart(tmp_path,
         base_url, api_key = "http://127.0.0.1:1/v1", "key"
 
     class Mesh:
-        models = ({"name": f"a'$(touch {tmp_path}/here)'"},)
+        models = ({"name": "a'$(touch here)'"},)
 
         def status(self):
             return [{"mesh": "x"}]
@@ -135,6 +135,8 @@ def test_no_models_name_gets_into_a_line_that_a_shell_would_take_apart(tmp_path,
     serve_command.announce(Mesh(), Endpoint(), None, Output(as_json=False))
     said = capsys.readouterr().out
     line = said[said.index("curl") :].split("Ctrl-C")[0].replace("curl", "printf '%s\\n'", 1)
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=20)
-    assert f"a'$(touch {tmp_path}/here)'" in done.stdout
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
+    assert "a'$(touch here)'" in done.stdout
     assert not (tmp_path / "here").exists()
