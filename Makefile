@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # What to pass on to pytest or a benchmark, e.g. make test ARGS="-k invite -x"
 ARGS ?=
+# How many processes run tests side by side. With 0 pytest runs them itself, and shows with -s what
+# they print.
+WORKERS ?= 2
 # Where the browser tests leave their pictures, and the traces of those that fail.
 export QMT_TEST_SCREENSHOTS ?= build/screenshots
 
@@ -22,6 +25,8 @@ HUB_PROXY_VERSION := 5.3.0
 # tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
 LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
 	$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
+# Tests of one file share what takes long to start, and so do neighbours in tests/browser.
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -34,10 +39,10 @@ demo: $(VENV)/.host ## share a small model between two processes and chat with i
 	@$(VENV)/bin/qmt demo $(ARGS)
 
 test: lint $(CLIENTS)/.installed $(CLIENTS_JUPYTER_AI_2)/.installed $(RELAY)/.made $(HUB_PROXY)/.made ## lint, then the whole suite
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python $(PYTEST) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed $(RELAY)/.made $(HUB_PROXY)/.made ## the suite on the lowest versions that pyproject.toml claims
-	$(LOWEST)/bin/python -m pytest $(ARGS)
+	$(LOWEST)/bin/python $(PYTEST) $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(VENV)/bin/ruff check

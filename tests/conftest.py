@@ -1,8 +1,9 @@
 """Every test has an empty home of its own, and its network ends at loopback.
 
-Run by root on Linux, the whole suite gets a network of its own that has nothing but loopback, so
-that what a library sends of itself (a question to the router) goes nowhere either. What has to be
-fetched is fetched before; ``QMT_TEST_NETWORK=host`` leaves the machine's network in place.
+Run by root on Linux, each process that runs tests gets a network of its own that has nothing but
+loopback, so that what a library sends of itself (a question to the router) goes nowhere either, not
+even to the tests beside it. What has to be fetched is fetched before; ``QMT_TEST_NETWORK=host``
+leaves the machine's network in place.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def pytest_sessionstart(session):
     if session.config.option.collectonly or not sys.platform.startswith("linux"):
         return
     locate_model("smollm2", MODELS)
+    if session.config.getoption("dist", "no") != "no":
+        return  # tests run in pytest-xdist's workers, each of which comes here as well
     if os.geteuid() != 0 or os.environ.get("QMT_TEST_NETWORK") == "host":
         return
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:

@@ -1,7 +1,7 @@
 """Only the token is handed over, and no multicast reaches the host: the DHT finds it.
 
 Host, guest and bootstrap node are processes in network namespaces of their own. Each test prints
-how long joining took: ``make test ARGS="-k by_token -s"``.
+how long joining took: ``make test WORKERS=0 ARGS="-k by_token -s"``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whole networks: host and guest in processes and network namespaces of their own.
 
 The guest is handed the token alone, and the relay where the host has one; no address. Each test
-prints how long joining took: ``make test ARGS="-k networks -s"``.
+prints how long joining took: ``make test WORKERS=0 ARGS="-k networks -s"``.
 """
 
 from __future__ import annotations
