@@ -17,16 +17,21 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
+
+from .bell import Bell, bell_of
 
 T = TypeVar("T")
 
 _SLICE = 0.1
 _EXIT_DEADLINE = 5.0
 _FULL = 2000
+_AT_ONCE = 4  # pieces
+_SETTLE = 0.005  # seconds
 
 _lock = threading.Lock()
 _current: _Runtime | None = None
@@ -174,8 +179,10 @@ class _Handover(Generic[T]):
     def __init__(self) -> None:
         self.pieces: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
         # A queue, because a consumer registers from another thread while the pump takes.
-        self.wakers: deque[Callable[[], None]] = deque()
+        self.waiting: deque[tuple[Bell, asyncio.Future[None]]] = deque()
         self._will_wake = False
+        self._handed = 0
+        self._bell: Bell | None = None
 
     async def pump(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
         """Run the generator and hand over what it yields, then why it ended."""
@@ -197,19 +204,35 @@ class _Handover(Generic[T]):
 
     def _put(self, piece: T | _End) -> None:
         self.pieces.put(piece)
+        self._handed += 1
         if isinstance(piece, _End):
             self._wake()
-        elif self.wakers and not self._will_wake:
-            # Once for all that is there in this turn of the loop: a consumer that is woken for the
-            # first piece keeps the interpreter while the others wait for it.
-            self._will_wake = True
-            asyncio.get_running_loop().call_soon(self._wake)
+        elif self.waiting and not self._will_wake:
+            # Once for all that is there in this turn of the loop: a consumer that is woken for
+            # the first piece keeps the interpreter while the others wait for it.
+            self._will_wake = self._handed <= _AT_ONCE
+            if self._will_wake:
+                asyncio.get_running_loop().call_soon(self._wake)
+            else:
+                self._wake(_SETTLE)
 
-    def _wake(self) -> None:
+    def _wake(self, within: float = 0.0) -> None:
+        """Have who waits look: now, or together with who waits for other streams."""
         self._will_wake = False
-        while self.wakers:
-            with contextlib.suppress(IndexError):
-                self.wakers.popleft()()
+        with contextlib.suppress(RuntimeError):  # that loop is closed
+            while self.waiting:
+                self._bell, ready = self.waiting.popleft()
+                if within:
+                    self._bell.ring_within(within, partial(_look, ready))
+                else:
+                    self._bell.ring(partial(_look, ready))
+            if self._bell is not None and not within:
+                self._bell.ring()  # for who was to look later
+
+
+def _look(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 class Pieces(Generic[T]):
@@ -278,16 +301,7 @@ class Pieces(Generic[T]):
                 pass
             loop = asyncio.get_running_loop()
             ready = loop.create_future()
-
-            def wake(
-                loop: asyncio.AbstractEventLoop = loop, ready: asyncio.Future[None] = ready
-            ) -> None:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(
-                        lambda: None if ready.done() else ready.set_result(None)
-                    )
-
-            self._handover.wakers.append(wake)
+            self._handover.waiting.append((bell_of(loop), ready))
             # A piece may have come between the look and the registration.
             if self._handover.pieces.empty():
                 await ready

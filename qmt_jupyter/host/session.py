@@ -26,13 +26,14 @@ from ..errors import (
 )
 from ..mesh.channel import Channel
 from ..mesh.endpoint import CLOSE_PROTOCOL, CLOSE_REFUSED, Connection, TransportError
+from ..providers.base import looks_every
 from ..wire import exchange, frames, messages
 from ..wire.frames import FrameError
 from .membership import Member
 from .offers import Telling
 from .standing import MAX_STREAMS, limits, standing
 
-WRITE_PAUSE = 0.1
+WRITE_PAUSE = 0.125
 _READING_AT_ONCE = 8
 _ASK_DEADLINE = 20.0
 _GOODBYE = 2.0
@@ -251,6 +252,7 @@ class Session:
 
     async def _run(self, running: _Running) -> None:
         channel, writer = running.channel, running.writer
+        looks_every.set(WRITE_PAUSE)
         try:
             read = await self._read_ask(channel)
             if read is None:

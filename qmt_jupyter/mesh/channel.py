@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-import anyio
-
 from ..wire.frames import FrameDecoder, FrameError
 from .endpoint import Stream, TransportError
 
 HIGH_WATER = 256 * 1024
-EAGER_WRITES = 8
+EAGER_WRITES = 4
 
 
 class Channel:
@@ -31,7 +29,9 @@ class Channel:
         self._outgoing_size = 0
         self._pause = pause
         self._writes = 0
-        self._hurry = asyncio.Event()
+        self._quiet_until = 0.0  # by the loop's clock
+        self._at_beat: asyncio.TimerHandle | None = None
+        self._hurries = False
         self._pump: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
         self._drained.set()
@@ -68,8 +68,21 @@ class Channel:
         self._outgoing_size += len(frame)
         if self._outgoing_size > HIGH_WATER:
             self._drained.clear()
-        if self._pump is None:
-            self._pump = asyncio.ensure_future(self._write_all())
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        """Write what is there: now, or where this beat has had its write at the next one."""
+        if self._pump is not None or self._at_beat is not None or not self._outgoing:
+            return
+        loop = asyncio.get_running_loop()
+        if self._hurries or loop.time() >= self._quiet_until:
+            self._begin_writing()
+        else:
+            self._at_beat = loop.call_at(self._quiet_until, self._begin_writing)
+
+    def _begin_writing(self) -> None:
+        self._at_beat = None
+        self._pump = asyncio.ensure_future(self._write_all())
 
     async def _write_all(self) -> None:
         try:
@@ -80,21 +93,25 @@ class Channel:
                 self._drained.set()
                 await self._stream.write(data)
                 self._writes += 1
-                if self._pause and self._writes > EAGER_WRITES and not self._hurry.is_set():
+                if self._pause and self._writes > EAGER_WRITES and not self._hurries:
                     # To the next beat of one clock for all streams, so that they are written,
                     # packed, sent and read together.
                     now = asyncio.get_running_loop().time()
-                    with anyio.move_on_after(self._pause - now % self._pause):
-                        await self._hurry.wait()
+                    self._quiet_until = now + self._pause - now % self._pause
+                    break
         except TransportError:
             self._break()
         finally:
             self._pump = None
+            self._write_soon()
 
     def _break(self) -> None:
         self.broken = True
         self._outgoing.clear()
         self._drained.set()
+        if self._at_beat is not None:
+            self._at_beat.cancel()
+            self._at_beat = None
 
     @property
     def is_full(self) -> bool:
@@ -107,10 +124,13 @@ class Channel:
 
     async def flush(self) -> None:
         """Send what was posted without gathering more, and wait until the transport has it."""
-        self._hurry.set()
+        self._hurries = True
+        if self._at_beat is not None:
+            self._at_beat.cancel()
+            self._begin_writing()
         while self._pump is not None:
             await asyncio.wait([self._pump])
-        self._hurry.clear()
+        self._hurries = False
 
     async def finish(self) -> None:
         """Flush, then say that nothing more will be sent."""
@@ -123,4 +143,5 @@ class Channel:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait([self._pump])
+            self._pump = None  # one that had not begun does not say so itself
         await self._stream.abort(code)

@@ -1,23 +1,22 @@
 """The transport: QUIC connections between Ed25519 keys, through iroh.
 
-The one module that knows iroh. An endpoint's key is its identity: whoever answers a connection
-holds the key that was asked for, and :attr:`Connection.peer_key` is authenticated by TLS. All
-calls belong to one event loop.
+With :mod:`.binding` the only module that knows iroh. An endpoint's key is its identity: whoever
+answers a connection holds the key that was asked for, and :attr:`Connection.peer_key` is
+authenticated by TLS. All calls belong to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-from iroh import iroh_ffi as iroh
 
 from ..errors import ConfigurationError, PortInUse
 from .addresses import Reach
+from .binding import iroh
 from .path import Carrier
 from .path import Path as Path
 from .relay import NO_RELAY, Relays
@@ -30,21 +29,6 @@ CLOSE_STOPPED = 3
 HANDSHAKE_DEADLINE = 5.0
 CLOSE_DEADLINE = 1.0
 MAX_HANDSHAKES = 64
-
-
-def _hand_over_whole(builder: Any, value: bytes) -> None:
-    """Copy ``value`` into the buffer that crosses to the library, in one piece.
-
-    The library's own loop over single bytes takes a third of a second for a megabyte, during
-    which nothing else in this process moves.
-    """
-    with builder._reserve(len(value)):
-        start = ctypes.addressof(builder.rbuf.data.contents) + builder.rbuf.len
-        ctypes.memmove(start, bytes(value), len(value))
-
-
-if hasattr(getattr(iroh, "_UniffiRustBufferBuilder", None), "_reserve"):
-    iroh._UniffiRustBufferBuilder.write = _hand_over_whole
 
 
 class TransportError(Exception):

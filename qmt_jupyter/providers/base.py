@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,13 @@ from ..errors import RequestInvalid
 
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` in OpenAI's shape. The last one of a stream has ``usage``."""
+
+looks_every: ContextVar[float] = ContextVar("looks_every", default=0.02)
+"""For how many seconds whoever reads an answer looks away from it, after its first pieces.
+
+A provider may keep pieces back until the next multiple of it by the loop's clock: those of
+several answers then go on together.
+"""
 
 
 @dataclass(frozen=True)

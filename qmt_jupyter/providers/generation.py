@@ -5,8 +5,8 @@ not a daemon, so the interpreter waits for it at exit; it ends by itself as soon
 want its pieces any more.
 
 Waking the loop costs about as much as a hundredth of a token of a small model, and each piece that
-goes on alone costs more further on. So after the first few, which are waited for, pieces of up to
-``_REST`` seconds travel together.
+goes on alone costs more further on. So after the first few, which are waited for, pieces
+travel together, as often as whoever reads them looks.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .base import Chunk
+from ..bell import bell_of
+from .base import Chunk, looks_every
 
-_REST = 0.02
-_AT_ONCE = 8  # pieces
+_AT_ONCE = 4  # pieces
 
 _numbers = itertools.count(1)
 
@@ -53,6 +53,7 @@ class Generation:
         self._signalled = False  # the loop has been told, or will look by itself
         self._delivered = 0
         self._loop = loop
+        self._bell = bell_of(loop)
         self._on_end = on_end
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
@@ -81,12 +82,16 @@ class Generation:
                 self._signalled = False
             else:
                 self._signalled = True
-                self._loop.call_later(_REST, self._listen)
+                self._loop.call_at(self._next_look(), self._listen)
         ready = []
         while self._pieces:
             ready.append(self._pieces.popleft())
         self._delivered += len(ready)
         return ready
+
+    def _next_look(self) -> float:
+        now, pause = self._loop.time(), looks_every.get()
+        return now + pause - now % pause
 
     def _listen(self) -> None:
         # Order matters: a piece that arrives after the first line signals by itself.
@@ -150,7 +155,7 @@ class Generation:
 
     def _tell(self, what: Callable[[], None]) -> bool:
         try:
-            self._loop.call_soon_threadsafe(what)
+            self._bell.ring(what)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return False
         return True

@@ -1,0 +1,185 @@
+"""What is written on a stream, and when: the first words at once, what follows at common beats."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+
+from qmt_jupyter.mesh import binding
+from qmt_jupyter.mesh.channel import EAGER_WRITES, HIGH_WATER, Channel
+from qmt_jupyter.mesh.endpoint import TransportError
+
+LONG = 3600.0  # seconds: a beat that no test sees
+
+
+class Written:
+    """A stream that keeps what is written, and the loop's time of it."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[float, bytes]] = []
+        self.over = ""
+        self.broken = False
+
+    @property
+    def data(self) -> list[bytes]:
+        return [data for _, data in self.writes]
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise TransportError("reset")
+        self.writes.append((asyncio.get_running_loop().time(), data))
+
+    async def finish(self) -> None:
+        self.over = "finished"
+
+    async def abort(self, code: int = 0) -> None:
+        self.over = f"aborted with {code}"
+
+
+def channel(pause: float) -> tuple[Channel, Any]:
+    stream: Any = Written()
+    return Channel(stream, 1000, pause=pause), stream
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def say_the_first_words(channel: Channel) -> None:
+    for number in range(EAGER_WRITES + 1):
+        channel.post(b"%d" % number)
+        await settle()
+
+
+def run(main: Any) -> None:
+    async def in_time() -> None:
+        with anyio.fail_after(60):
+            await main()
+
+    asyncio.run(in_time())
+
+
+def test_the_first_words_go_at_once_and_what_follows_waits_for_the_beat():
+    async def main() -> None:
+        one, stream = channel(LONG)
+        await say_the_first_words(one)
+        assert stream.data == [b"%d" % number for number in range(EAGER_WRITES + 1)]
+        one.post(b"later")
+        await settle()
+        assert len(stream.data) == EAGER_WRITES + 1
+        await one.abort()
+
+    run(main)
+
+
+def test_what_waited_for_a_beat_is_written_in_one():
+    async def main() -> None:
+        one, stream = channel(0.05)
+        await say_the_first_words(one)
+        for letter in (b"a", b"b", b"c"):
+            one.post(letter)
+        while len(stream.data) < EAGER_WRITES + 2:
+            await asyncio.sleep(0.005)
+        assert stream.data[-1] == b"abc"
+
+    run(main)
+
+
+def test_streams_are_written_at_the_same_beats():
+    async def main() -> None:
+        pause = 0.5
+        clock = asyncio.get_running_loop().time
+        while True:
+            before = int(clock() / pause)
+            several = [channel(pause) for _ in range(5)]
+            for one, _ in several:
+                await say_the_first_words(one)
+                await asyncio.sleep(0.01)
+            for one, _ in several:
+                one.post(b"x")
+            if int(clock() / pause) == before:
+                break
+        while not all(stream.data[-1] == b"x" for _, stream in several):
+            await asyncio.sleep(0.005)
+        # Each would have come a hundredth after the other.
+        first, *_, last = sorted(stream.writes[-1][0] for _, stream in several)
+        assert first > (before + 1) * pause - 0.001
+        assert last - first < 0.03
+
+    run(main)
+
+
+def test_what_comes_after_a_silence_waits_for_no_beat():
+    async def main() -> None:
+        one, stream = channel(0.05)
+        await say_the_first_words(one)
+        await asyncio.sleep(0.06)
+        one.post(b"x")
+        await settle()
+        assert stream.data[-1] == b"x"
+
+    run(main)
+
+
+def test_the_last_words_wait_for_no_beat():
+    async def main() -> None:
+        one, stream = channel(LONG)
+        await say_the_first_words(one)
+        one.post(b"the ")
+        one.post(b"end")
+        await one.finish()
+        assert stream.data[-1] == b"the end"
+        assert stream.over == "finished"
+
+    run(main)
+
+
+def test_nothing_is_written_after_an_abort():
+    async def main() -> None:
+        one, stream = channel(0.02)
+        await say_the_first_words(one)
+        one.post(b"unsaid")
+        await one.abort(7)
+        one.post(b"too late")
+        await asyncio.sleep(0.05)
+        assert b"unsaid" not in stream.data
+        assert b"too late" not in stream.data
+        assert stream.over == "aborted with 7"
+
+    run(main)
+
+
+def test_who_finishes_after_an_abort_waits_for_nothing():
+    async def main() -> None:
+        one, stream = channel(LONG)
+        one.post(b"unsaid")
+        await one.abort()
+        await one.finish()
+        assert stream.data == []
+
+    run(main)
+
+
+def test_a_stream_that_breaks_lets_nobody_wait():
+    async def main() -> None:
+        one, stream = channel(LONG)
+        await say_the_first_words(one)
+        stream.broken = True
+        one.post(b"x" * (HIGH_WATER + 1))
+        assert one.is_full
+        await one.flush()
+        await one.drain()
+        assert one.broken
+        assert not one.is_full
+
+    run(main)
+
+
+def test_the_transport_has_the_parts_that_are_made_faster():
+    # Without them the slower way is taken, and nobody would notice.
+    assert [name for name in binding.KNOWN if not hasattr(binding.iroh, name)] == []
+    assert hasattr(binding.iroh._UniffiRustBufferBuilder, "_reserve")
