@@ -9,14 +9,14 @@ import re
 import signal
 import socket
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tornado import web
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from .. import aio
+from ..bounded_server import BoundedServer
 from ..errors import PortInUse
 from ..harmless import printable
 from ..settings import Settings
@@ -64,7 +64,7 @@ async def _serve(options: Options, policy: Policy, overrides: Overrides) -> None
         loop.add_signal_handler(number, told.set)
     sockets = listen(options.address, options.port)
     # Who asks before the model is there is told so; the Hub waits for a first answer.
-    server = _Bounded(
+    server = BoundedServer(
         web.Application(
             [(re.escape(options.prefix), _StartingPage)],
             default_handler_class=_Starting,
@@ -74,6 +74,8 @@ async def _serve(options: Options, policy: Policy, overrides: Overrides) -> None
         max_body_size=LARGEST_BODY,
         idle_connection_timeout=_IDLE,
         body_timeout=_BODY_DEADLINE,
+        most=MOST_CONNECTIONS,
+        what="the service",
     )
     server.add_sockets(sockets)
     try:
@@ -152,29 +154,6 @@ def listen(address: str, port: int) -> list[socket.socket]:
             next_step="Give the service another url in jupyterhub_config.py, or set "
             "JUPYTERHUB_SERVICE_URL.",
         ) from None
-
-
-class _Bounded(HTTPServer):
-    """Takes so many connections at once; more are closed."""
-
-    def initialize(self, *arguments: Any, **options: Any) -> None:
-        """Tornado's own constructor."""
-        self._open = 0
-        super().initialize(*arguments, **options)
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """A connection was opened."""
-        if self._open >= MOST_CONNECTIONS:
-            log.warning("the service has %d connections: another one is refused", self._open)
-            stream.close()
-            return
-        self._open += 1
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        """A connection has ended."""
-        self._open -= 1
-        super().on_close(server_conn)
 
 
 class _Starting(web.RequestHandler):

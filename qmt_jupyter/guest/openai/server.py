@@ -13,13 +13,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 from tornado import web
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 
+from ...bounded_server import BoundedServer
 from ...errors import OptionInvalid, PortInUse
 from ...harmless import printable
 from ...providers.secret import Secret
@@ -66,29 +65,6 @@ class Options:
                 )
 
 
-class _Bounded(HTTPServer):
-    """Takes so many connections at once; more are closed."""
-
-    def initialize(self, *arguments: Any, **options: Any) -> None:
-        """Tornado's own constructor."""
-        self._open = 0
-        super().initialize(*arguments, **options)
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """A connection was opened."""
-        if self._open >= MOST_CONNECTIONS:
-            log.warning("the endpoint has %d connections: another one is refused", self._open)
-            stream.close()
-            return
-        self._open += 1
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        """A connection has ended."""
-        self._open -= 1
-        super().on_close(server_conn)
-
-
 class OpenAIServer:
     """One listening endpoint. Its repr, logs and errors do not show the key."""
 
@@ -113,7 +89,7 @@ class OpenAIServer:
             log_function=_log_access,
             service=service,
         )
-        server = _Bounded(
+        server = BoundedServer(
             application,
             chunk_size=_READ_AT_ONCE,
             max_header_size=_LARGEST_HEAD,
@@ -121,6 +97,8 @@ class OpenAIServer:
             body_timeout=_BODY_DEADLINE,
             max_body_size=DRAINED,
             max_buffer_size=2 * ASK_LIMIT,
+            most=MOST_CONNECTIONS,
+            what="the endpoint",
         )
         listening = _listen(options.port)
         port: int = listening.getsockname()[1]
