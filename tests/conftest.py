@@ -88,6 +88,14 @@ def anyio_backend():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def history(tmp_path_factory):
+    """Kernels remember what they ran, in one file; no two processes' kernels wait for the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def no_node_is_left():
     yield
     runtime.shutdown()
