@@ -50,7 +50,8 @@ def end_orphans() -> list[str]:
             with contextlib.suppress(OSError):
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     name = what_it_is(pid)
-                    left += [name] if ENDS_BY_ITSELF not in name else []
+                    # One without words has given its memory back: it was about to have ended.
+                    left += [name] if name and ENDS_BY_ITSELF not in name else []
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
         if not children():
