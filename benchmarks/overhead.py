@@ -197,7 +197,7 @@ async def engine_figures(guests: Guests, quick: bool, models: Path) -> dict[str,
     figures: dict[str, float] = {}
     async with await aio.host(provider, name="benchmark", uses=0) as host:
         await guests.tell(join=host.invite.url)
-        for streams, tokens, rounds in ((1, 256, 9), (8, 128, 7)):
+        for streams, tokens, rounds in ((1, 256, 13), (8, 128, 11)):
             parameters = {"max_tokens": tokens, "temperature": 0.0, "seed": 1}
             baseline = in_process(provider, PROMPT, parameters)
             ratios, added = [], []
