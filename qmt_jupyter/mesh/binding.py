@@ -15,6 +15,8 @@ from iroh import iroh_ffi as iroh
 
 from ..bell import bell_of
 
+__all__ = ["KNOWN", "iroh"]
+
 
 def _hand_over_whole(builder: Any, value: bytes) -> None:
     """Copy ``value`` into the buffer that crosses to the library, in one piece.
@@ -42,8 +44,6 @@ def _go_on(waiting: int, result: int) -> None:
         bell_of(loop).ring(partial(iroh._uniffi_set_future_result, future, result))
 
 
-__all__ = ["KNOWN", "iroh"]
-
 KNOWN = (
     "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK",
     "_UniffiContinuationHandleMap",
@@ -51,4 +51,6 @@ KNOWN = (
     "_uniffi_set_future_result",
 )
 if all(hasattr(iroh, name) for name in KNOWN):
+    # Who used the library before this module was imported may be called back by it yet.
+    _former = iroh._uniffi_continuation_callback
     iroh._uniffi_continuation_callback = iroh._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(_go_on)
