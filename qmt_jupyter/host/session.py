@@ -317,8 +317,10 @@ class Session:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
                 channel.post(frame)
                 if not has_begun and _says_something(reply):
-                    # The first words leave before more are made, however many are ready.
+                    # The first words leave before more are made, however many are ready, and
+                    # whatever was said before them.
                     has_begun = True
+                    channel.hurry()
                     await asyncio.sleep(0)
                 if channel.is_full:
                     with anyio.move_on_after(_READER_PATIENCE) as patience:

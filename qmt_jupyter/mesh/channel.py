@@ -122,6 +122,14 @@ class Channel:
         """Wait while the peer is slower than what was posted."""
         await self._drained.wait()
 
+    def hurry(self) -> None:
+        """Have what was posted, and the next few writes, wait for no beat; as at the beginning."""
+        self._writes = 0
+        self._quiet_until = 0.0
+        if self._at_beat is not None:
+            self._at_beat.cancel()
+            self._begin_writing()
+
     async def flush(self) -> None:
         """Send what was posted without gathering more, and wait until the transport has it."""
         self._hurries = True

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
+import pytest
 
+from qmt_jupyter.host import session
 from qmt_jupyter.mesh import binding
 from qmt_jupyter.mesh.channel import EAGER_WRITES, HIGH_WATER, Channel
 from qmt_jupyter.mesh.endpoint import TransportError
+from qmt_jupyter.providers.base import Chunk, Model, Provider
+from qmt_jupyter.wire import messages
+from tests.mesh.conftest import grant, question
 
 LONG = 3600.0  # seconds: a beat that no test sees
 
@@ -125,6 +131,23 @@ def test_what_comes_after_a_silence_waits_for_no_beat():
     run(main)
 
 
+def test_who_hurries_waits_for_no_beat():
+    async def main() -> None:
+        one, stream = channel(LONG)
+        await say_the_first_words(one)
+        one.post(b"waits")
+        await settle()
+        one.hurry()
+        for word in (b"not", b"any", b"more"):
+            await settle()
+            one.post(word)
+        await settle()
+        assert stream.data[-4:] == [b"waits", b"not", b"any", b"more"]
+        await one.abort()
+
+    run(main)
+
+
 def test_the_last_words_wait_for_no_beat():
     async def main() -> None:
         one, stream = channel(LONG)
@@ -177,6 +200,49 @@ def test_a_stream_that_breaks_lets_nobody_wait():
         assert not one.is_full
 
     run(main)
+
+
+class Patient(Provider):
+    """Says many times that it has to wait, then a word, and the rest when that has been read."""
+
+    models = (Model("patient"),)
+    slots = 1
+
+    def __init__(self) -> None:
+        self.was_read = anyio.Event()
+
+    async def chat(self, model: str, request: Any) -> AsyncGenerator[Chunk, None]:
+        for seconds in range(2 * EAGER_WRITES, 0, -1):
+            yield {"choices": [], "wait": seconds}
+            await anyio.sleep(0.01)
+        yield chunk({"role": "assistant", "content": ""})
+        await anyio.sleep(0.01)
+        yield chunk({"content": "first "})
+        await self.was_read.wait()
+        yield chunk({"content": "and last"})
+        yield chunk({}, "stop")
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None) -> Chunk:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+@pytest.mark.anyio
+async def test_the_first_words_wait_for_no_beat_whatever_was_said_before(person, monkeypatch):
+    monkeypatch.setattr(session, "WRITE_PAUSE", LONG)
+    provider = Patient()
+    service = await person("host").host(provider)
+    mesh = await person("guest").join(await grant(service))
+    said = ""
+    with anyio.fail_after(60):
+        async for reply in mesh.answer(question()):
+            if isinstance(reply, messages.Delta):
+                said += reply.choices[0]["delta"].get("content", "")
+            if said == "first ":
+                provider.was_read.set()
+    assert said == "first and last"
+    await mesh.close()
+    await service.close()
 
 
 def test_the_transport_has_the_parts_that_are_made_faster():
