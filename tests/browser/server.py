@@ -160,7 +160,7 @@ class JupyterServer:
         client = BlockingKernelClient()
         (kernel,) = self._kernels(document)
         client.load_connection_file(self.root / f"runtime/kernel-{kernel}.json")
-        client.start_channels()
+        client.start_channels(hb=False)  # one question needs no heart to be listened to
         try:
             reply = client.execute(
                 "", silent=True, user_expressions={"it": expression}, reply=True, timeout=60
