@@ -15,7 +15,7 @@ from ..wire.frames import FrameDecoder, FrameError
 from .endpoint import Stream, TransportError
 
 HIGH_WATER = 256 * 1024
-EAGER_WRITES = 4
+EAGER_WRITES = 2
 
 
 class Channel:

@@ -138,11 +138,15 @@ def test_who_hurries_waits_for_no_beat():
         one.post(b"waits")
         await settle()
         one.hurry()
-        for word in (b"not", b"any", b"more"):
+        for _ in range(EAGER_WRITES):
             await settle()
-            one.post(word)
+            one.post(b"does not")
         await settle()
-        assert stream.data[-4:] == [b"waits", b"not", b"any", b"more"]
+        written = stream.data[EAGER_WRITES + 1 :]
+        assert written == [b"waits", *[b"does not"] * EAGER_WRITES]
+        one.post(b"waits again")
+        await settle()
+        assert stream.data[EAGER_WRITES + 1 :] == written
         await one.abort()
 
     run(main)
