@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ from .sizing import (
 # second, but for a large model on a slow CPU.
 _STOP_PATIENCE = 10.0
 _CLOSE_PATIENCE = 30.0
+# An engine that is let go of before its own thread has begun waits for that thread for ever: its
+# beginning undoes the order to end. Nothing tells that it has begun, so it gets this long.
+_BEGINNING = 0.1
 
 _PROMPT_CACHE_MIB = 512
 
@@ -278,6 +282,7 @@ def _load(
             "engine, or the memory short.",
             next_step="Get the file again, update xllamacpp, or try a smaller --context.",
         ) from None
+    time.sleep(_BEGINNING)
     used = max(1, params.cpuparams.n_threads)
     phrase = device_phrase(devices, threads=used, gpu_layers=params.n_gpu_layers)
     if (notice := idle_gpu_notice(devices)) is not None:
