@@ -1,13 +1,11 @@
-"""The transport's Python side, as the library generates it, with two of its parts made faster.
-
-Both are private parts of generated code. Each is replaced only where it is there in the shape
-that is known; the library's own does the same, only slower.
-"""
+"""The transport's Python side, as the library generates it, with two of its ways made faster."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +13,7 @@ from iroh import iroh_ffi as iroh
 
 from ..bell import bell_of
 
-__all__ = ["KNOWN", "iroh"]
+__all__ = ["iroh", "use_loop"]
 
 
 def _hand_over_whole(builder: Any, value: bytes) -> None:
@@ -33,24 +31,26 @@ if hasattr(getattr(iroh, "_UniffiRustBufferBuilder", None), "_reserve"):
     iroh._UniffiRustBufferBuilder.write = _hand_over_whole
 
 
-def _go_on(waiting: int, result: int) -> None:
-    """Have who waits for one of the library's futures look at it again; called in any thread.
+class _Rung:
+    """An event loop for the library: its own, woken by its bell.
 
-    The library's own wakes the event loop through a pipe for each, even for what was ready at
-    once, and for eight streams that were written together eight times.
+    The loop's own wake-up goes through a pipe for each of the library's futures, also for what
+    was ready at once, and for eight streams that were written together eight times.
     """
-    loop, future = iroh._UniffiContinuationHandleMap.remove(waiting)
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        bell_of(loop).ring(partial(iroh._uniffi_set_future_result, future, result))
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._bell = bell_of(loop)
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """Have ``callback`` called in the loop; called in any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._bell.ring(partial(callback, *arguments))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
 
-KNOWN = (
-    "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK",
-    "_UniffiContinuationHandleMap",
-    "_uniffi_continuation_callback",
-    "_uniffi_set_future_result",
-)
-if all(hasattr(iroh, name) for name in KNOWN):
-    # Who used the library before this module was imported may be called back by it yet.
-    _former = iroh._uniffi_continuation_callback
-    iroh._uniffi_continuation_callback = iroh._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(_go_on)
+def use_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the library's calls come back in ``loop``."""
+    iroh.uniffi_set_event_loop(_Rung(loop))

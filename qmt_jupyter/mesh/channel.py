@@ -103,7 +103,7 @@ class Channel:
             self._break()
         finally:
             self._pump = None
-            self._write_soon()
+        self._write_soon()  # not where this task was cancelled: nobody would end the next one
 
     def _break(self) -> None:
         self.broken = True

@@ -16,7 +16,7 @@ import anyio
 
 from ..errors import ConfigurationError, PortInUse
 from .addresses import Reach
-from .binding import iroh
+from .binding import iroh, use_loop
 from .path import Carrier
 from .path import Path as Path
 from .relay import NO_RELAY, Relays
@@ -222,7 +222,7 @@ class Endpoint:
         it keeps a connection to one, over TCP. Raises a
         :class:`~qmt_jupyter.errors.ConfigurationError`.
         """
-        iroh.uniffi_set_event_loop(asyncio.get_running_loop())
+        use_loop(asyncio.get_running_loop())
         wanted = [
             f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             for address in reach.binds

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from qmt_jupyter.bell import Bell, bell_of
 from qmt_jupyter.host import session
 from qmt_jupyter.mesh import binding
 from qmt_jupyter.mesh.channel import EAGER_WRITES, HIGH_WATER, Channel
@@ -249,7 +250,18 @@ async def test_the_first_words_wait_for_no_beat_whatever_was_said_before(person,
     await service.close()
 
 
-def test_the_transport_has_the_parts_that_are_made_faster():
-    # Without them the slower way is taken, and nobody would notice.
-    assert [name for name in binding.KNOWN if not hasattr(binding.iroh, name)] == []
+def test_the_transport_has_the_part_that_is_made_faster():
+    # Without it the slower way is taken, and nobody would notice.
     assert hasattr(binding.iroh._UniffiRustBufferBuilder, "_reserve")
+
+
+@pytest.mark.anyio
+async def test_the_transport_wakes_its_loop_by_the_bell(person, monkeypatch):
+    rung = []
+    ring = Bell.ring
+    monkeypatch.setattr(Bell, "ring", lambda bell, *asked: (rung.append(bell), ring(bell, *asked)))
+    service = await person("host").host()
+    mesh = await person("guest").join(await grant(service))
+    assert bell_of(asyncio.get_running_loop()) in rung
+    await mesh.close()
+    await service.close()
