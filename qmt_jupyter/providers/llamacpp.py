@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -46,9 +45,6 @@ from .sizing import (
 # second, but for a large model on a slow CPU.
 _STOP_PATIENCE = 10.0
 _CLOSE_PATIENCE = 30.0
-# An engine that is let go of before its own thread has begun waits for that thread for ever: its
-# beginning undoes the order to end. Nothing tells that it has begun, so it gets this long.
-_BEGINNING = 0.1
 
 _PROMPT_CACHE_MIB = 512
 
@@ -271,7 +267,8 @@ def _load(
     params.cache_ram_mib = _PROMPT_CACHE_MIB
     params.verbosity = -1  # prompts are logged above this
     params.api_keys = [secrets.token_urlsafe(32)]
-    params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False
+    params.ui = params.endpoint_slots = params.endpoint_props = False
+    params.endpoint_metrics = True  # for _await_first_turn; the key closes it like all others
     params.n_threads_http = 1
     try:
         server = engine.Server(params)
@@ -282,13 +279,22 @@ def _load(
             "engine, or the memory short.",
             next_step="Get the file again, update xllamacpp, or try a smaller --context.",
         ) from None
-    time.sleep(_BEGINNING)
+    _await_first_turn(server)
     used = max(1, params.cpuparams.n_threads)
     phrase = device_phrase(devices, threads=used, gpu_layers=params.n_gpu_layers)
     if (notice := idle_gpu_notice(devices)) is not None:
         notices.append(notice)
     model = Model(file.public_name, per_slot, chats=not head.is_embedding, embeds=embeds)
     return Loaded(server, model, phrase, tuple(notices))
+
+
+def _await_first_turn(server: Any) -> None:
+    """Wait until the engine's own thread takes orders.
+
+    An order to end that comes before that is undone by the thread's beginning, and whoever lets go
+    of the engine waits for it for ever. The engine's counters are what that thread alone tells.
+    """
+    server.handle_metrics()
 
 
 def require_engine() -> Any:

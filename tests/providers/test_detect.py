@@ -235,10 +235,11 @@ def test_the_real_engines_server_is_found(smollm2):
     def serve(key=None):
         params = xllamacpp.CommonParams()
         params.model.path = str(smollm2.path)
-        params.n_ctx, params.verbosity = 256, -1
+        params.n_ctx, params.verbosity, params.endpoint_metrics = 256, -1, True
         if key:
             params.api_keys = [key]
         server = xllamacpp.Server(params)
+        server.handle_metrics()  # its own thread answers: from now on it can be ended
         port = int(server.listening_address.rpartition(":")[2])
         return server, replace(BY_NAME["llama-server"], port=port)
 

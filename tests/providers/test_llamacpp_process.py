@@ -141,6 +141,21 @@ atexit.register(lambda: print("quick" if time.monotonic() - began < 20 else "slo
     assert (done.returncode, done.stdout, done.stderr) == (0, "quick\n", "")
 
 
+def test_a_model_that_is_let_go_of_at_once_lets_go(smollm2):
+    done = python(
+        """
+async def main():
+    for _ in range(20):
+        await (await LlamaCpp.load(MODEL, slots=1, context=256)).aclose()
+    print("closed")
+
+asyncio.run(main())
+""",
+        smollm2,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+
+
 def test_the_module_is_cheap_to_import():
     script = "import sys, qmt_jupyter.providers.llamacpp; print('xllamacpp' in sys.modules)"
     done = subprocess.run(
