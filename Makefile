@@ -25,8 +25,10 @@ HUB_PROXY_VERSION := 5.3.0
 # tells more than finding it: a version switcher may leave a name on PATH that leads nowhere.
 LOWEST_PYTHON ?= $(firstword $(foreach python,python3.10 python3.11 python3.12 $(PYTHON),\
 	$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
-# Tests of one file share what takes long to start, and so do neighbours in tests/browser.
-PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Tests of one file share what takes long to start, and so do neighbours in tests/browser. A test
+# that ends its process ends the run: it would be begun again and again.
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	--max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

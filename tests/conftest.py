@@ -9,6 +9,7 @@ leaves the machine's network in place.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import socket
@@ -29,11 +30,18 @@ MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[1] / "
 # machine and makes it ten times as long on one whose cores are busy: a test may run on either.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# How long after its time limit a test may still be running. The limit is a signal, and Python hears
+# none while it waits in a library for good.
+_STUCK = 60
+
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 
 
 def pytest_sessionstart(session):
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        session.stash[_terminal] = os.dup(2)
     if session.config.option.collectonly or not sys.platform.startswith("linux"):
         return
     locate_model("smollm2", MODELS)
@@ -49,10 +57,29 @@ def pytest_sessionstart(session):
             fcntl.ioctl(loopback, _SIOCSIFFLAGS, request)
 
 
+_terminal = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End the process, and print where each thread stands, where a time limit cannot end its test."""
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + _STUCK, exit=True, file=item.session.stash[_terminal])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 @given(st.none())
 @settings(max_examples=1, database=None)
 def _first_draw(_):
     pass
+
+
+def pytest_sessionfinish(session):
+    os.close(session.stash[_terminal])
 
 
 def pytest_collection_finish():
