@@ -128,6 +128,24 @@ def test_silence_ends_the_feed_and_its_thread(shown, monkeypatch):
     shown.until(lambda: len(shown.views()) == 2)
 
 
+def test_a_panel_that_is_thrown_away_while_another_is_watched_stops_no_feed():
+    class Watched:
+        def tell(self):
+            pass
+
+        def __hash__(self):
+            # Python may look for garbage at any moment, and a widget that it finds closes itself.
+            feeding.forget(object())
+            return 1
+
+    feeding = feed.Feed()
+    watching = threading.Thread(target=feeding.watch, args=(Watched(),), daemon=True)
+    watching.start()
+    watching.join(20)
+    assert not watching.is_alive()
+    feeding.end()
+
+
 def test_a_view_that_fails_is_said_and_comes_back(shown, monkeypatch):
     def fail(self):
         raise ZeroDivisionError("secret detail")

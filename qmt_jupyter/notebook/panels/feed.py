@@ -31,7 +31,9 @@ class Feed:
 
     def __init__(self) -> None:
         self._watched: dict[Watched, float] = {}
-        self._lock = threading.Lock()
+        # Reentrant, because a panel that is thrown away is forgotten wherever that happens, also
+        # in the middle of this.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
