@@ -58,7 +58,11 @@ class Kernel:
 
     def run(self, code: str) -> list[dict]:
         """Run a cell to its end and return what it published."""
-        return list(self.messages(self.start(code)))
+        published: list[dict] = []
+        # For a moment after a cell that failed, the kernel turns away the cells that wait.
+        while not any(message["msg_type"] == "execute_input" for message in published):
+            published = list(self.messages(self.start(code)))
+        return published
 
     def text(self, code: str) -> str:
         """What a cell prints; fails where the cell does."""
