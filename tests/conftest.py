@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmt_jupyter import runtime
@@ -29,6 +29,16 @@ MODELS = Path(os.environ.get("QMT_TEST_MODELS") or Path(__file__).parents[1] / "
 # The engine's threads wait for each other by spinning, which halves an answer's time on a quiet
 # machine and makes it ten times as long on one whose cores are busy: a test may run on either.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# What is drawn is the same in every run, and how long it takes is the machine's affair.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
+)
+settings.load_profile("suite")
 
 # How long after its time limit a test may still be running. The limit is a signal, and Python hears
 # none while it waits in a library for good.
@@ -73,7 +83,7 @@ def pytest_runtest_protocol(item):
 
 
 @given(st.none())
-@settings(max_examples=1, database=None)
+@settings(max_examples=1)
 def _first_draw(_):
     pass
 

@@ -164,7 +164,6 @@ def test_limits_survive_being_written_down():
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 50)), max_size=60))
-@settings(deadline=None, derandomize=True, database=None)
 def test_a_window_never_forgets_what_is_less_than_a_minute_old(steps):
     window, now, events = Window(), 1000.0, []
     for wait, amount in steps:
@@ -199,7 +198,7 @@ LIMITS = st.builds(
 
 
 @given(LIMITS, MOVES)
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400)
 def test_whatever_is_asked_in_whatever_order_no_limit_is_ever_passed(limits, moves):
     book, now = Account(limits), 1000.0
     running, asked, spent = [], [], []
@@ -234,7 +233,6 @@ def test_whatever_is_asked_in_whatever_order_no_limit_is_ever_passed(limits, mov
 
 
 @given(st.permutations(range(6)), st.integers(100, 400))
-@settings(deadline=None, derandomize=True, database=None)
 def test_what_remains_does_not_depend_on_the_order_in_which_requests_end(order, budget):
     book = account(tokens=budget)
     grants = [begin(book, prompt=5, wanted=10) for _ in range(6)]

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import qmt_jupyter as qmt
@@ -193,7 +193,6 @@ instants = st.integers(int(at("2026-01-01T00:00")), int(at("2027-06-01T00:00")))
 
 
 @given(zones, st.lists(entries, min_size=1, max_size=4), instants)
-@settings(deadline=None, derandomize=True, database=None)
 def test_the_next_beginning_is_open_and_nothing_before_it_is(zone, given_entries, now):
     hours = [f"{day} {begin}-{end}" for day, begin, end in given_entries]
     week = Week(hours, zone_of(zone))
@@ -257,7 +256,6 @@ def test_it_is_another_day_elsewhere():
 
 
 @given(zones, instants)
-@settings(deadline=None, derandomize=True, database=None)
 def test_days_and_months_begin_with_a_quarter_and_hold_their_instants(zone, now):
     for span in (day_of(now, zone_of(zone)), month_of(now, zone_of(zone))):
         assert span.has(now)

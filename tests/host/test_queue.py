@@ -138,7 +138,7 @@ def test_requests_that_wait_take_no_more_than_their_share_of_memory():
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 9), st.integers(1, 200)), max_size=120))
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 def test_whatever_happens_slots_and_places_add_up(slots, moves):
     queue, inside = FairQueue(slots, room=20), []
     for now, (move, cost) in enumerate(moves):
@@ -162,7 +162,7 @@ def test_whatever_happens_slots_and_places_add_up(slots, moves):
 
 
 @given(st.integers(1, 4), st.integers(2, 8), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30)
 def test_nobody_starves_and_everybody_gets_the_same_tokens(slots, guests, seed):
     """All always have something waiting; one of them has a hundred times as much."""
     queue, chance = FairQueue(slots, room=10_000), random.Random(seed)
@@ -259,7 +259,7 @@ def test_of_those_who_wait_equally_near_the_heavier_goes_first_and_then_waits_fo
     st.lists(st.sampled_from([1, 2, 4, 10, 100]), min_size=2, max_size=6),
     st.integers(0, 2**32),
 )
-@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])
 def test_who_contends_gets_tokens_by_weight(slots, weights, seed):
     chance = random.Random(seed)
     queue = FairQueue(slots)
@@ -284,7 +284,7 @@ def test_who_contends_gets_tokens_by_weight(slots, weights, seed):
 
 
 @given(st.integers(1, 3), st.integers(1, 8), st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])
 def test_nobody_starves_however_heavy_the_others_are(slots, heavy, seed):
     chance = random.Random(seed)
     queue = FairQueue(slots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qmt_jupyter.errors import (
@@ -273,7 +273,6 @@ requests = st.tuples(
 
 
 @given(st.lists(requests, max_size=30), st.sampled_from(["UTC", BERLIN, "Asia/Kathmandu"]))
-@settings(deadline=None, derandomize=True, database=None)
 def test_a_restart_at_any_time_changes_no_count(given_requests, zone):
     """What the account counts is what the ledger's sums by the quarter give again."""
     allowance = Allowance(tokens_per_day=10**6, zone=zone)
@@ -299,7 +298,6 @@ def test_a_restart_at_any_time_changes_no_count(given_requests, zone):
     st.integers(1, 500),
     st.integers(0, 500),
 )
-@settings(deadline=None, derandomize=True, database=None)
 def test_a_budget_is_never_passed_whatever_runs_side_by_side(asked, budget, elsewhere):
     account = SeatAccount(Allowance(tokens_per_day=budget))
     account.told_elsewhere(elsewhere, elsewhere, NOON)

@@ -157,7 +157,7 @@ LINK = link.write(made(), link.Hints(("127.0.0.1:5",)))
 
 # A hundred links a draw: hypothesis takes longer over a draw than a link takes.
 @given(st.binary(min_size=2900, max_size=2900))
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 def test_ten_thousand_mutated_links_raise_nothing_but_an_invite_error(drawn):
     for start in range(0, len(drawn), 29):
         edits = drawn[start + 1 :][: 7 * (1 + drawn[start] % 4)]

@@ -76,7 +76,7 @@ FRAMES = [messages.encode(each) for each in EXAMPLES]
 
 # A hundred frames a draw: hypothesis takes longer over a draw than a frame takes.
 @given(st.binary(min_size=3200, max_size=3200))
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 def test_ten_thousand_mutated_frames_raise_nothing_but_a_frame_error(drawn):
     for start in range(0, len(drawn), 32):
         whole = FRAMES[drawn[start] % len(FRAMES)]
@@ -103,7 +103,6 @@ def test_ten_thousand_mutated_frames_raise_nothing_but_a_frame_error(drawn):
 
 
 @given(JSON)
-@settings(deadline=None, derandomize=True, database=None)
 def test_every_request_that_is_json_has_a_modest_shape(value):
     frames.require_modest_shape(msgspec.msgpack.encode({"body": value}))
 
@@ -240,7 +239,7 @@ HOSTILE = st.recursive(
 
 
 @given(st.lists(st.lists(st.dictionaries(KEYS, HOSTILE, max_size=5), max_size=3), max_size=4))
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=1000)
 def test_a_hostile_hosts_chunks_raise_nothing(deltas):
     whole = completions.Completion()
     for choices in deltas:
