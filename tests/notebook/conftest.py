@@ -33,7 +33,7 @@ class Kernel:
         self.manager = KernelManager(kernel_name="python3")
         self.manager.start_kernel(env=environment)
         self.client = self.manager.client()
-        self.client.start_channels()
+        self.client.start_channels(hb=False)  # whether it lives, its manager knows
         self.client.wait_for_ready(timeout=60)
 
     def start(self, code: str) -> str:
