@@ -36,6 +36,8 @@ MOST_ASKED = 60
 """So many times a minute one user can ask for seats: each writes to the host's records."""
 MOST_GIVEN_UP = 120
 """So many times a minute one user can give seats up: each takes a look at the host's users."""
+FAREWELL = 0.5
+"""Seconds that the end of a guest's connection may come after its seat was given up."""
 RENEWED_WITHIN = 60.0
 """Seconds after its start in which a service wants the seats of its former run renewed, at most."""
 _LOST = "The JupyterHub does not let you use this service any more."
@@ -156,11 +158,17 @@ class Desk:
         """
         _require_guest(guest)
         self._require_pace(person.name, "given up", MOST_GIVEN_UP)
-        async with self._turn(person.name):
-            if (await self._live()).get((person.name, guest)):
-                return
-            self._watch.forget(person.name, guest)
-            await self.host.end_seat(person.name, guest, sentence="The seat was given up.")
+        if not await self._end_unused(person.name, guest):
+            await asyncio.sleep(FAREWELL)
+            await self._end_unused(person.name, guest)
+
+    async def _end_unused(self, user: str, guest: str) -> bool:
+        async with self._turn(user):
+            if (await self._live()).get((user, guest)):
+                return False
+            self._watch.forget(user, guest)
+            await self.host.end_seat(user, guest, sentence="The seat was given up.")
+            return True
 
     async def _still_here(self, person: Person, guest: str) -> None:
         """The Hub was asked again and knows the token: is everything as it was?"""

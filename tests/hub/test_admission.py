@@ -299,6 +299,19 @@ async def test_a_seat_that_another_kernel_of_the_home_uses_is_not_given_up(tmp_p
             assert await mesh.chat("still here").read() == "still here"
 
 
+async def test_a_seat_that_is_given_up_before_its_connection_ends_is_over(tmp_path, monkeypatch):
+    async with opened(tmp_path) as made:
+        _, seat = await made.seat("ann's")
+        mesh = await aio.join(seat["link"])
+        monkeypatch.setattr(desks, "FAREWELL", 3.0)
+        asked = asyncio.ensure_future(made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()}))
+        await asyncio.sleep(0.3)
+        assert await made.seats_of("ann"), "it has come before the connection's end"
+        await mesh.leave()
+        assert (await asked)[0].code == 204
+        assert not await made.seats_of("ann")
+
+
 async def _none(seats):
     return not await seats
 
