@@ -109,7 +109,7 @@ def test_a_view_is_sent_only_while_somebody_watches_and_only_when_it_has_changed
 def test_a_view_that_changes_all_the_time_is_sent_four_times_a_second_at_most(shown, monkeypatch):
     monkeypatch.setattr(Counting, "view", lambda self: {"now": time.monotonic()})
     shown._heard(None, {"ask": "watch", "id": "w", "fresh": True}, None)
-    shown.until(lambda: len(shown.views()) == 6)
+    shown.until(lambda: len(shown.views()) >= 6)
     times = [at for at, content in shown.heard if "view" in content]
     assert times[5] - times[0] > 5 * feed.TELL_EVERY * 0.9
 
