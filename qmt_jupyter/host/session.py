@@ -34,6 +34,9 @@ from .offers import Telling
 from .standing import MAX_STREAMS, limits, standing
 
 WRITE_PAUSE = 0.125
+# Who answers, and as what, goes out with the first words where they come within so many seconds:
+# a write of its own would hold them up.
+_FIRST_WORDS = 0.01
 _READING_AT_ONCE = 8
 _ASK_DEADLINE = 20.0
 _GOODBYE = 2.0
@@ -249,6 +252,7 @@ class Session:
             )
             running.task = asyncio.ensure_future(self._run(running))
             self._running.add(running)
+            await asyncio.sleep(0)  # it begins to read before another one is waited for
 
     async def _run(self, running: _Running) -> None:
         channel, writer = running.channel, running.writer
@@ -315,8 +319,11 @@ class Session:
                 frame = self._frame(reply, writer)
                 if len(frame) > frames.REPLY_LIMIT:
                     raise GenerationFailed("The model gave a piece that is too large to send.")
+                begins = not has_begun and _says_something(reply)
+                if not has_begun and not begins:
+                    channel.gather(_FIRST_WORDS)
                 channel.post(frame)
-                if not has_begun and _says_something(reply):
+                if begins:
                     # The first words leave before more are made, however many are ready, and
                     # whatever was said before them.
                     has_begun = True
@@ -368,9 +375,12 @@ def _sendable(error: QmtError) -> str:
 
 def _says_something(reply: messages.Reply) -> bool:
     """Whether a reply has anything of the answer, and not just the role."""
-    return isinstance(reply, messages.Delta) and any(
-        value
-        for choice in reply.choices
-        for name, value in (choice.get("delta") or {}).items()
-        if name != "role"
+    return isinstance(reply, messages.Vector) or (
+        isinstance(reply, messages.Delta)
+        and any(
+            value
+            for choice in reply.choices
+            for name, value in (choice.get("delta") or {}).items()
+            if name != "role"
+        )
     )

@@ -122,6 +122,14 @@ class Channel:
         """Wait while the peer is slower than what was posted."""
         await self._drained.wait()
 
+    def gather(self, seconds: float) -> None:
+        """Keep what is posted from now on for up to ``seconds``, or until :meth:`hurry`.
+
+        For what says little alone, and is better read together with what follows.
+        """
+        now = asyncio.get_running_loop().time()
+        self._quiet_until = max(self._quiet_until, now + seconds)
+
     def hurry(self) -> None:
         """Have what was posted, and the next few writes, wait for no beat; as at the beginning."""
         self._writes = 0

@@ -14,7 +14,7 @@ from qmt_jupyter.host import session
 from qmt_jupyter.mesh import binding
 from qmt_jupyter.mesh.channel import EAGER_WRITES, HIGH_WATER, Channel
 from qmt_jupyter.mesh.endpoint import TransportError
-from qmt_jupyter.providers.base import Chunk, Model, Provider
+from qmt_jupyter.providers.base import Chunk, Embedding, Model, Provider
 from qmt_jupyter.wire import messages
 from tests.mesh.conftest import grant, question
 
@@ -153,6 +153,42 @@ def test_who_hurries_waits_for_no_beat():
     run(main)
 
 
+def test_what_is_gathered_goes_with_what_hurries():
+    async def main() -> None:
+        one, stream = channel(0.0)
+        one.gather(LONG)
+        for part in (b"who ", b"answers ", b"and "):
+            one.post(part)
+            await settle()
+        assert stream.data == []
+        one.post(b"what")
+        one.hurry()
+        await settle()
+        assert stream.data == [b"who answers and what"]
+        one.post(b"more")
+        await settle()
+        assert stream.data[1:] == [b"more"]
+
+    run(main)
+
+
+def test_what_is_gathered_goes_alone_where_nothing_hurries():
+    async def main() -> None:
+        one, stream = channel(0.0)
+        began = asyncio.get_running_loop().time()
+        one.gather(0.05)
+        one.post(b"who answers")
+        while not stream.writes:
+            await asyncio.sleep(0.005)
+        assert stream.writes[0][0] >= began + 0.05
+        one.gather(LONG)
+        one.post(b"the end")
+        await one.finish()
+        assert stream.data == [b"who answers", b"the end"]
+
+    run(main)
+
+
 def test_the_last_words_wait_for_no_beat():
     async def main() -> None:
         one, stream = channel(LONG)
@@ -246,6 +282,69 @@ async def test_the_first_words_wait_for_no_beat_whatever_was_said_before(person,
             if said == "first ":
                 provider.was_read.set()
     assert said == "first and last"
+    await mesh.close()
+    await service.close()
+
+
+class Prompt(Provider):
+    """Gives its first words or vector with the role, and the rest when that has been read."""
+
+    models = (Model("prompt", chats=True, embeds=True),)
+    slots = 1
+
+    def __init__(self) -> None:
+        self.was_read = anyio.Event()
+
+    async def chat(self, model: str, request: Any) -> AsyncGenerator[Chunk, None]:
+        yield chunk({"role": "assistant", "content": ""})
+        yield chunk({"content": "first"})
+        await self.was_read.wait()
+        yield chunk({}, "stop")
+
+    async def embed(self, model: str, request: Any) -> AsyncGenerator[Embedding | Chunk, None]:
+        yield Embedding(0, [0.5], 1)
+        await self.was_read.wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", [question(), {"input": ["a text"]}], ids=["chat", "embeddings"])
+async def test_who_answers_is_told_with_the_first_words(person, monkeypatch, body):
+    monkeypatch.setattr(session, "_FIRST_WORDS", LONG)
+    provider = Prompt()
+    service = await person("host").host(provider)
+    mesh = await person("guest").join(await grant(service))
+    kind = messages.Embed if "input" in body else messages.Ask
+    heard = []
+    with anyio.fail_after(60):
+        async for reply in mesh.links[0].ask(body, kind):
+            heard.append(type(reply).__name__)
+            if heard[-1] == "Vector" or (heard[-1] == "Delta" and heard.count("Delta") == 2):
+                provider.was_read.set()
+    assert heard[0] == "Started"
+    assert provider.was_read.is_set()
+    await mesh.close()
+    await service.close()
+
+
+class Pensive(Prompt):
+    """Says nothing until it is known who answers."""
+
+    async def chat(self, model: str, request: Any) -> AsyncGenerator[Chunk, None]:
+        yield chunk({"role": "assistant", "content": ""})
+        await self.was_read.wait()
+        yield chunk({"content": "at last"}, "stop")
+
+
+@pytest.mark.anyio
+async def test_who_answers_is_told_where_the_first_words_take_their_time(person):
+    provider = Pensive()
+    service = await person("host").host(provider)
+    mesh = await person("guest").join(await grant(service))
+    with anyio.fail_after(60):
+        async for reply in mesh.links[0].ask(question()):
+            if isinstance(reply, messages.Started):
+                provider.was_read.set()
+    assert provider.was_read.is_set()
     await mesh.close()
     await service.close()
 
