@@ -314,7 +314,7 @@ def host(
     talks to whom but nothing of what is said. The invites name it, so guests need not know.
 
     ``progress`` is called in this thread with bytes done and in total while a model
-    is being fetched.
+    is being fetched, and while it is read where that takes more than a second.
 
     Raises a :class:`~qmt_jupyter.errors.ConfigurationError` or a
     :class:`~qmt_jupyter.errors.ProviderError`.

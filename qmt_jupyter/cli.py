@@ -43,7 +43,7 @@ def run_host(arguments: argparse.Namespace, output: Output) -> int:
     with host(
         **flags.host_arguments(arguments),
         limits=Limits(**flags.limits(arguments)),
-        progress=progress_bar("Fetching the model"),
+        progress=progress_bar("Getting the model"),
     ) as running:
         announce(running, output)
         with contextlib.suppress(KeyboardInterrupt):

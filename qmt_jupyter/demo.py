@@ -35,7 +35,7 @@ def run(model: str, show: Callable[..., None] | None) -> dict[str, Any]:
     """
     say = show or (lambda *_, **__: None)
     settings = Settings.from_environment()
-    api.fetch_model(model, progress_bar("Fetching the model"))
+    api.fetch_model(model, progress_bar("Getting the model"))
     with tempfile.TemporaryDirectory(prefix="qmt-demo-") as directory:
         host = _start(
             Path(directory) / "host", settings, "host", "--model", model, "--name", "Demo"

@@ -22,9 +22,9 @@ from .mesh.locate import DEADLINE
 from .mesh.relay import relay_option
 from .providers import detect
 from .providers.assemble import Wanted, open_all
-from .providers.base import Options, Provider
+from .providers.base import Options, Progress, Provider
 from .providers.plugins import plugin_in
-from .providers.select import ECHO, Progress, fetch, require_engine
+from .providers.select import ECHO, fetch, require_engine
 from .settings import HUB, Settings
 
 if TYPE_CHECKING:

@@ -157,7 +157,7 @@ class Streaming:
 
 
 def fetching() -> Callable[[int, int], None]:
-    """A progress line in a notebook for a model that is being fetched."""
+    """A progress line in a notebook for a model that is being fetched or read."""
     screen: list[Any] = []
 
     def show(done: int, total: int) -> None:
@@ -166,7 +166,7 @@ def fetching() -> Callable[[int, int], None]:
         share = min(1.0, done / total) if total else 0.0
         filled = round(share * 30)
         bar = "█" * filled + "░" * (30 - filled)
-        line = f"Fetching the model {bar} {share:4.0%} of {total / 1e6:.0f} MB"
+        line = f"Getting the model {bar} {share:4.0%} of {total / 1e6:.0f} MB"
         data = {"text/plain": line}
         if screen:
             screen[0].update(data, raw=True)

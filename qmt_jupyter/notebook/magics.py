@@ -315,7 +315,7 @@ class QmtMagics(Magics):
 
     def _progress(self) -> Callable[[int, int], None]:
         if is_terminal(self.shell):
-            return progress_bar("Fetching the model")
+            return progress_bar("Getting the model")
         from .display import fetching
 
         return fetching()

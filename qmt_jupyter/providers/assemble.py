@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from ..errors import OptionInvalid
 from ..settings import Settings
-from .base import Options, Provider
+from .base import Options, Progress, Provider
 from .plugins import require_sound
 from .secret import Secret, read_key
-from .select import AUTO, DEFAULT_MODEL, Progress, load_provider, open_upstream
+from .select import AUTO, DEFAULT_MODEL, load_provider, open_upstream
 
 NO_KEY = "none"
 

@@ -24,6 +24,9 @@ from ..errors import RequestInvalid
 Chunk = dict[str, Any]
 """One ``chat.completion.chunk`` in OpenAI's shape. The last one of a stream has ``usage``."""
 
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in total, from a worker thread."""
+
 looks_every: ContextVar[float] = ContextVar("looks_every", default=0.02)
 """For how many seconds whoever reads an answer looks away from it, after its first pieces.
 

@@ -12,15 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from ..errors import DownloadFailed, EngineMissing, ModelFileInvalid, ModelFileMissing
+from .base import Progress
 from .hub_fetch import Failure
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
 
 _PROGRESS = re.compile(r"\s*Progress (\d+) of (\d+)")
 _PATIENCE = 5.0  # seconds that a child gets to end after it was asked to

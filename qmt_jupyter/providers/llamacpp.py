@@ -25,7 +25,7 @@ from ..errors import (
     Stopped,
 )
 from ..harmless import printable
-from .base import Chunk, Embedding, Model, Provider
+from .base import Chunk, Embedding, Model, Progress, Provider
 from .chat_request import engine_request, raised_by_engine, refused_by_engine
 from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus
 from .embedding_request import EngineCall, embed_each, embedding_body
@@ -33,6 +33,7 @@ from .generation import Generation
 from .gguf import read_head
 from .memory import available_memory, require_memory
 from .model_files import ModelFile
+from .read_ahead import read_ahead
 from .sizing import (
     DEFAULT_CONTEXT,
     EMBEDDING_CONTEXT,
@@ -47,6 +48,18 @@ _STOP_PATIENCE = 10.0
 _CLOSE_PATIENCE = 30.0
 
 _PROMPT_CACHE_MIB = 512
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A model that can be loaded: the engine's parameters and what will be true then."""
+
+    engine: Any
+    params: Any
+    architecture: str
+    model: Model
+    device: str
+    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,12 @@ class LlamaCpp(Provider):
         gpu_layers: int | None = None,
         threads: int | None = None,
         embeddings: bool = False,
+        progress: Progress | None = None,
     ) -> LlamaCpp:
         """Load a model, in a thread.
+
+        ``progress`` is called while the file is read, where that takes a while. After that the
+        engine holds up this process's other threads, as long as it takes in memory.
 
         ``slots`` requests run side by side, each with ``context`` tokens for prompt and answer
         (None: 4096, or what the model was trained for where that is less). ``gpu_layers`` go to
@@ -101,10 +118,9 @@ class LlamaCpp(Provider):
         :class:`~qmt_jupyter.errors.ModelNotLoaded`.
         """
         check_sizes(slots=slots, context=context, gpu_layers=gpu_layers, threads=threads)
-        loaded = await asyncio.to_thread(
-            _load, file, slots, context, gpu_layers, threads, embeddings
-        )
-        return cls(loaded, slots)
+        plan = await asyncio.to_thread(_plan, file, slots, context, gpu_layers, threads, embeddings)
+        await read_ahead(file.parts, progress)
+        return cls(await asyncio.to_thread(_load, plan), slots)
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -230,14 +246,14 @@ def _chat(server: Any, body: bytes, on_piece: Callable[[bytes], bool]) -> None:
     server.handle_chat_completions(body, on_piece)
 
 
-def _load(
+def _plan(
     file: ModelFile,
     slots: int,
     context: int | None,
     gpu_layers: int | None,
     threads: int | None,
     embeddings: bool,
-) -> Loaded:
+) -> _Plan:
     head = read_head(file.path)
     embeds = embeddings or head.is_embedding
     engine = require_engine()
@@ -270,22 +286,26 @@ def _load(
     params.ui = params.endpoint_slots = params.endpoint_props = False
     params.endpoint_metrics = True  # for _await_first_turn; the key closes it like all others
     params.n_threads_http = 1
-    try:
-        server = engine.Server(params)
-    except (RuntimeError, ValueError):
-        raise ModelNotLoaded(
-            f"The engine could not load {file.public_name}: the file may be incomplete, its "
-            f"architecture ({printable(head.architecture or 'unknown', 40)}) newer than the "
-            "engine, or the memory short.",
-            next_step="Get the file again, update xllamacpp, or try a smaller --context.",
-        ) from None
-    _await_first_turn(server)
     used = max(1, params.cpuparams.n_threads)
     phrase = device_phrase(devices, threads=used, gpu_layers=params.n_gpu_layers)
     if (notice := idle_gpu_notice(devices)) is not None:
         notices.append(notice)
     model = Model(file.public_name, per_slot, chats=not head.is_embedding, embeds=embeds)
-    return Loaded(server, model, phrase, tuple(notices))
+    architecture = printable(head.architecture or "unknown", 40)
+    return _Plan(engine, params, architecture, model, phrase, tuple(notices))
+
+
+def _load(plan: _Plan) -> Loaded:
+    try:
+        server = plan.engine.Server(plan.params)
+    except (RuntimeError, ValueError):
+        raise ModelNotLoaded(
+            f"The engine could not load {plan.model.name}: the file may be incomplete, its "
+            f"architecture ({plan.architecture}) newer than the engine, or the memory short.",
+            next_step="Get the file again, update xllamacpp, or try a smaller --context.",
+        ) from None
+    _await_first_turn(server)
+    return Loaded(server, plan.model, plan.device, plan.notices)
 
 
 def _await_first_turn(server: Any) -> None:

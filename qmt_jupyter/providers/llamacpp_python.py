@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import EngineMissing, ModelNotLoaded
 from ..harmless import printable
-from .base import Model
+from .base import Model, Progress
 from .devices import device_phrase, usable_cpus
 from .gguf import read_head
 from .llamacpp import LlamaCpp, Loaded
@@ -47,10 +47,12 @@ class LlamaCppPython(LlamaCpp):
         gpu_layers: int | None = None,
         threads: int | None = None,
         embeddings: bool = False,
+        progress: Progress | None = None,  # noqa: ARG003 -- as for the other engine
     ) -> LlamaCppPython:
         """Load a model, in a thread; arguments and errors as for :meth:`.llamacpp.LlamaCpp.load`.
 
-        However many ``slots`` are asked for, there is one.
+        However many ``slots`` are asked for, there is one. ``progress`` is not called: nothing is
+        read ahead, because this engine lets the other threads go on.
         """
         check_sizes(slots=slots, context=context, gpu_layers=gpu_layers, threads=threads)
         loaded = await asyncio.to_thread(_load, file, context, gpu_layers, threads, embeddings)

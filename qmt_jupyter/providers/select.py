@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 
 from ..errors import EngineMissing, OptionInvalid
 from ..settings import Settings
-from .base import Options, Provider
+from .base import Options, Progress, Provider
 from .plugins import load_plugin, plugin_in
 
 if TYPE_CHECKING:
     from .model_files import ModelFile
     from .secret import Secret
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in total, from a worker thread."""
 
 _STOP_PATIENCE = 4.0
 
@@ -67,6 +64,7 @@ async def load_provider(
 
     return await LlamaCpp.load(
         file,
+        progress=progress,
         slots=options.slots,
         context=options.context,
         gpu_layers=options.gpu_layers,
