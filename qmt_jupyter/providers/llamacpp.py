@@ -30,7 +30,6 @@ from .chat_request import engine_request, raised_by_engine, refused_by_engine
 from .devices import device_phrase, idle_gpu_notice, is_gpu, usable_cpus
 from .embedding_request import EngineCall, embed_each, embedding_body
 from .generation import Generation
-from .gguf import read_head
 from .memory import available_memory, require_memory
 from .model_files import ModelFile
 from .read_ahead import read_ahead
@@ -254,7 +253,7 @@ def _plan(
     threads: int | None,
     embeddings: bool,
 ) -> _Plan:
-    head = read_head(file.path)
+    head = file.head()
     embeds = embeddings or head.is_embedding
     engine = require_engine()
     devices = engine.get_device_info()

@@ -17,7 +17,6 @@ from ..errors import EngineMissing, ModelNotLoaded
 from ..harmless import printable
 from .base import Model, Progress
 from .devices import device_phrase, usable_cpus
-from .gguf import read_head
 from .llamacpp import LlamaCpp, Loaded
 from .llamacpp_python_engine import Engine
 from .memory import available_memory, require_memory
@@ -96,7 +95,7 @@ def _load(
     threads: int | None,
     embeddings: bool,
 ) -> Loaded:
-    head = read_head(file.path)
+    head = file.head()
     embeds = embeddings or head.is_embedding
     library = require_engine()
     usual = EMBEDDING_CONTEXT if embeds else DEFAULT_CONTEXT

