@@ -74,12 +74,20 @@ _terminal = pytest.StashKey[int]()
 def pytest_runtest_protocol(item):
     """End the process, and print where each thread stands, where a time limit cannot end its test."""
     marker = item.get_closest_marker("timeout")
-    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    given = item.config.getoption("timeout")
+    limit = float(item.config.getini("timeout") if given is None else given)
+    limit = marker.args[0] if marker else limit
+    if not limit:
+        return (yield)  # somebody wants to take a long look
     faulthandler.dump_traceback_later(limit + _STUCK, exit=True, file=item.session.stash[_terminal])
     try:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_enter_pdb():
+    faulthandler.cancel_dump_traceback_later()
 
 
 @given(st.none())

@@ -158,9 +158,12 @@ class Desk:
         """
         _require_guest(guest)
         self._require_pace(person.name, "given up", MOST_GIVEN_UP)
+        began = time.monotonic()
         if not await self._end_unused(person.name, guest):
             await asyncio.sleep(FAREWELL)
-            await self._end_unused(person.name, guest)
+            # Who has asked for a seat meanwhile need not be connected yet.
+            if self._asked.get((person.name, "asked for"), [0.0])[-1] < began:
+                await self._end_unused(person.name, guest)
 
     async def _end_unused(self, user: str, guest: str) -> bool:
         async with self._turn(user):

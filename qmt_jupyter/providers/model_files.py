@@ -233,6 +233,8 @@ def _parts(file_name: str) -> list[str]:
     if match is None:
         return [file_name]
     before, count = file_name[: match.start()], int(match[2])
+    if not 1 <= int(match[1]) <= count:
+        return [file_name]  # it is called like a part, but of nothing
     return [f"{before}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
 
 

@@ -312,6 +312,20 @@ async def test_a_seat_that_is_given_up_before_its_connection_ends_is_over(tmp_pa
         assert not await made.seats_of("ann")
 
 
+async def test_a_seat_that_is_asked_for_again_while_it_is_given_up_stays(tmp_path, monkeypatch):
+    async with opened(tmp_path) as made:
+        _, seat = await made.seat("ann's")
+        mesh = await aio.join(seat["link"])
+        monkeypatch.setattr(desks, "FAREWELL", 3.0)
+        asked = asyncio.ensure_future(made.ask("DELETE", "api/seat", "ann's", {"guest": own_id()}))
+        await asyncio.sleep(0.3)
+        _, again = await made.seat("ann's")
+        await mesh.leave()
+        assert (await asked)[0].code == 204
+        async with await aio.join(again["link"]) as mesh:
+            assert await mesh.chat("Hello").read() == "Hello"
+
+
 async def _none(seats):
     return not await seats
 

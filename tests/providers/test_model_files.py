@@ -326,3 +326,11 @@ def test_all_parts_of_a_split_model_must_be_there(write_model, tmp_path):
         locate_model(str(first), tmp_path)
     write_model("Big-00002-of-00002.gguf")
     assert locate_model(str(first), tmp_path).public_name == "Big"
+
+
+@pytest.mark.parametrize("name", ["Odd-00001-of-00000.gguf", "Odd-00003-of-00002.gguf"])
+def test_a_file_that_is_called_like_a_part_of_nothing_is_whole(write_model, tmp_path, name):
+    path = write_model(name)
+    found = locate_model(str(path), tmp_path)
+    assert found.parts == [path]
+    assert found.head().size == path.stat().st_size
